@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/*
+ * The hand-over: records leave the connecting socket before the SYN and reach
+ * the accepted socket before accept() can return it.
+ */
+#ifndef WB_FLIGHT_H
+#define WB_FLIGHT_H
+
+#include "policy.h"
+#include "process.h"
+#include "records.h"
+
+static __always_inline void wb_set_mapped(__be32 *addr, __be32 ip4)
+{
+	addr[0] = 0;
+	addr[1] = 0;
+	addr[2] = bpf_htonl(0xffff);
+	addr[3] = ip4;
+}
+
+/*
+ * The 4-tuple of a socket as its own side sees it. The addresses of both
+ * families are read before the branch, each by a volatile access of its own:
+ * clang would merge reads in two branches into one from a computed address,
+ * and the verifier refuses a context pointer that was added to.
+ */
+static __always_inline bool wb_tuple(struct bpf_sock_ops *ctx, struct wb_flight_key *key)
+{
+	volatile struct bpf_sock_ops *c = ctx;
+	__be32 local_ip4 = c->local_ip4;
+	__be32 remote_ip4 = c->remote_ip4;
+
+	for (int i = 0; i < 4; i++) {
+		key->local.addr[i] = c->local_ip6[i];
+		key->remote.addr[i] = c->remote_ip6[i];
+	}
+	if (ctx->family == AF_INET) {
+		wb_set_mapped(key->local.addr, local_ip4);
+		wb_set_mapped(key->remote.addr, remote_ip4);
+	} else if (ctx->family != AF_INET6) {
+		return false;
+	}
+	key->netns_cookie = bpf_get_netns_cookie(ctx);
+	key->local.port = bpf_htons(ctx->local_port);
+	key->remote.port = bpf_htons(bpf_ntohl(ctx->remote_port));
+	return true;
+}
+
+/* Put the records into the map. An entry that is already there is left over from the same address pair: replace it. */
+static __always_inline bool wb_put_in_flight(struct wb_socket *s)
+{
+	long err = bpf_map_update_elem(&inflight, &s->flight, s, BPF_NOEXIST);
+
+	if (!err) {
+		__sync_fetch_and_add(&inflight_used, 1);
+		return true;
+	}
+	if (err == -EEXIST && !bpf_map_update_elem(&inflight, &s->flight, s, BPF_EXIST)) {
+		wb_count(WB_ABANDONED);
+		return true;
+	}
+	return false;
+}
+
+static __always_inline bool wb_take_from_flight(const struct wb_flight_key *key)
+{
+	/* Only one of several that race deletes the entry, so the count stays true. */
+	if (bpf_map_delete_elem(&inflight, key))
+		return false;
+	__sync_fetch_and_add(&inflight_used, -1);
+	return true;
+}
+
+/* TCP_CONNECT_CB: the source port is chosen, the SYN is not sent. */
+static __always_inline void wb_depart(struct bpf_sock_ops *ctx)
+{
+	struct wb_flight_key key = {};
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_context *context;
+	struct wb_socket *s;
+
+	if (!sk)
+		return;
+	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!s || !wb_is_stamped(s) || !wb_tuple(ctx, &key))
+		return;
+	/* A program that runs after ours sent the connection elsewhere: it does not go to the proxy. */
+	if (!wb_same_endpoint(&key.remote, &s->flight.remote)) {
+		wb_forget_stamp(s);
+		wb_count(WB_DIVERTED);
+		return;
+	}
+	s->flight = key;
+	s->cookie = bpf_get_socket_cookie(ctx);
+	if (!wb_put_in_flight(s)) {
+		wb_count(WB_LOST);
+		return;
+	}
+	if (s->has_context) {
+		context = bpf_sk_storage_get(&socket_contexts, sk, 0, 0);
+		if (context)
+			bpf_map_update_elem(&inflight_contexts, &s->flight, context, BPF_ANY);
+	}
+	/* So that wb_abandon() hears of the end, whatever it is. */
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	wb_count(WB_DEPARTED);
+}
+
+/* PASSIVE_ESTABLISHED_CB: the accepted socket exists, and its lock keeps getsockopt() waiting. */
+static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
+{
+	struct wb_flight_key seen = {}, key;
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_socket *s, *accepted;
+	struct wb_context *context;
+
+	if (!sk || !wb_tuple(ctx, &seen))
+		return;
+	key = (struct wb_flight_key){
+		.netns_cookie = seen.netns_cookie,
+		.local = seen.remote,
+		.remote = seen.local,
+	};
+	s = bpf_map_lookup_elem(&inflight, &key);
+	if (!s)
+		return;
+	accepted = bpf_sk_storage_get(&sockets, sk, s, BPF_SK_STORAGE_GET_F_CREATE);
+	if (accepted) {
+		accepted->role = WB_ACCEPTED;
+		accepted->carried = accepted->records.n_hops;
+		if (accepted->has_context) {
+			context = bpf_map_lookup_elem(&inflight_contexts, &key);
+			if (context)
+				bpf_sk_storage_get(&socket_contexts, sk, context, BPF_SK_STORAGE_GET_F_CREATE);
+			bpf_map_delete_elem(&inflight_contexts, &key);
+		}
+		wb_count(WB_ARRIVED);
+		wb_count_provider(wb_newest_hop(accepted)->handle, WB_PROVIDER_ARRIVED);
+	} else {
+		wb_count(WB_LOST);
+	}
+	wb_take_from_flight(&key);
+}
+
+/* STATE_CB to TCP_CLOSE on the connecting side: what has not arrived by now never will. */
+static __always_inline void wb_abandon(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_socket *s, *flying;
+
+	if (!sk)
+		return;
+	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!s || !wb_is_stamped(s))
+		return;
+	flying = bpf_map_lookup_elem(&inflight, &s->flight);
+	if (flying && flying->cookie == s->cookie && wb_take_from_flight(&s->flight)) {
+		bpf_map_delete_elem(&inflight_contexts, &s->flight);
+		wb_count(WB_ABANDONED);
+	}
+	/* The socket may be used again: for another SET, another connect(). */
+	wb_forget_stamp(s);
+}
+
+/* TCP_LISTEN_CB: runs in listen(), so the current task is the one that listens. */
+static __always_inline void wb_mark_listener(struct bpf_sock_ops *ctx)
+{
+	const struct wb_policy *policy = wb_active_policy();
+	struct wb_listener mark = {};
+	struct bpf_sock *sk = ctx->sk;
+	int provider;
+
+	if (!sk || !policy)
+		return;
+	bpf_sk_storage_delete(&listeners, sk);
+	provider = wb_current_provider(policy);
+	if (provider < 0)
+		return;
+	mark.handle = policy->providers[provider & (WB_MAX_PROVIDERS - 1)].handle;
+	bpf_sk_storage_get(&listeners, sk, &mark, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+#endif /* WB_FLIGHT_H */

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+#ifndef WB_MAPS_H
+#define WB_MAPS_H
+
+#include "abi.h"
+
+/* Set by the loader. */
+const volatile __u32 page_size = 4096;
+const volatile __u32 inflight_limit = 8192;
+
+/* Entries in `inflight`, counted where they are made and deleted: a hash map does not tell its size. */
+__u64 inflight_used;
+
+struct wb_policy_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wb_policy);
+};
+
+/*
+ * The policy in force. Replacing the inner map is what makes Apply atomic: a
+ * program that has looked it up keeps the old one to its end, and the system
+ * call returns when no program uses the old one any more.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct wb_policy_map);
+} policies SEC(".maps");
+
+/* Contexts of the filters that have one. The generation in the key keeps two policies apart during Apply. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 2 * WB_MAX_FILTERS);
+	__type(key, struct wb_context_key);
+	__type(value, struct wb_context);
+} contexts SEC(".maps");
+
+/* The records of each redirected or redirecting socket. They live and die with it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wb_socket);
+} sockets SEC(".maps");
+
+/* The context of the newest hop, apart from the records because few have one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wb_context);
+} socket_contexts SEC(".maps");
+
+/* Which provider a listening socket belongs to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wb_listener);
+} listeners SEC(".maps");
+
+/* Records between connect() and the proxy's end of the handshake. The loader sets the size. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct wb_flight_key);
+	__type(value, struct wb_socket);
+} inflight SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 8192);
+	__type(key, struct wb_flight_key);
+	__type(value, struct wb_context);
+} inflight_contexts SEC(".maps");
+
+/* The key of the seal. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wb_key);
+} keys SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, WB_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* By handle. Apply makes and deletes the entries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 2 * WB_MAX_PROVIDERS);
+	__type(key, __u64);
+	__type(value, struct wb_provider_counts);
+} provider_counters SEC(".maps");
+
+static __always_inline void wb_add(enum wb_counter counter, __u64 n)
+{
+	__u32 key = counter;
+	__u64 *value = bpf_map_lookup_elem(&counters, &key);
+
+	/* Per CPU, but a program can be preempted by another on its CPU: the add must be one instruction. */
+	if (value)
+		__sync_fetch_and_add(value, n);
+}
+
+static __always_inline void wb_count(enum wb_counter counter)
+{
+	wb_add(counter, 1);
+}
+
+static __always_inline void wb_count_provider(__u64 handle, enum wb_provider_counter counter)
+{
+	struct wb_provider_counts *counts = bpf_map_lookup_elem(&provider_counters, &handle);
+
+	if (counts)
+		__sync_fetch_and_add(&counts->n[counter], 1);
+}
+
+static __always_inline const struct wb_policy *wb_active_policy(void)
+{
+	__u32 zero = 0;
+	void *inner = bpf_map_lookup_elem(&policies, &zero);
+
+	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+}
+
+#endif /* WB_MAPS_H */

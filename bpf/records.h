@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* Records on a socket, and the sealed blob that carries them through a proxy. */
+#ifndef WB_RECORDS_H
+#define WB_RECORDS_H
+
+#include "maps.h"
+#include "seal.h"
+
+#define WB_RECORDS_FIXED (sizeof(struct wb_records) - WB_MAX_HOPS * sizeof(struct wb_hop))
+#define WB_RECORDS_WORDS (sizeof(struct wb_records) / 8)
+
+static __always_inline bool wb_is_stamped(const struct wb_socket *s)
+{
+	return s->role == WB_CONNECTS && s->records.n_hops > s->carried;
+}
+
+static __always_inline void wb_forget_stamp(struct wb_socket *s)
+{
+	if (s->role == WB_CONNECTS)
+		s->records.n_hops = s->carried;
+}
+
+static __always_inline const struct wb_hop *wb_newest_hop(const struct wb_socket *s)
+{
+	return &s->records.hops[(s->records.n_hops - 1) & (WB_MAX_HOPS - 1)];
+}
+
+/* Add a hop to the records. False: there is no room. */
+static __always_inline bool wb_add_hop(struct wb_records *r, const struct wb_provider *p,
+				       const struct wb_endpoint *dst, __u16 flags)
+{
+	__u32 i = r->n_hops;
+	struct wb_hop *hop;
+
+	if (i >= WB_MAX_HOPS)
+		return false;
+	hop = &r->hops[i];
+	hop->handle = p->handle;
+	hop->time = bpf_ktime_get_boot_ns();
+	hop->dst = *dst;
+	hop->flags = flags;
+	hop->reserved = 0;
+	hop->weight = p->weight;
+	hop->reserved2 = 0;
+	r->n_hops = i + 1;
+	return true;
+}
+
+/* The size of the blob for these records; 0: they make none. */
+static __always_inline __u32 wb_blob_size(__u32 n_hops)
+{
+	if (!n_hops || n_hops > WB_MAX_HOPS)
+		return 0;
+	return WB_RECORDS_FIXED + n_hops * sizeof(struct wb_hop) + sizeof(struct wb_seal);
+}
+
+static __always_inline struct wb_key *wb_seal_key(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&keys, &zero);
+}
+
+/* Write the blob for r, of wb_blob_size() bytes, to out. False: it does not fit. */
+static __always_inline bool wb_write_blob(const struct wb_records *r, void *out, void *end)
+{
+	__u32 n_words = (wb_blob_size(r->n_hops) - sizeof(struct wb_seal)) / 8;
+	const __u64 *words = (const __u64 *)r;
+	struct wb_key *key = wb_seal_key();
+	struct wb_seal seal;
+	struct wb_sip sip;
+	__u64 *to = out;
+
+	if (!key)
+		return false;
+	wb_sip_init(&sip, key);
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < WB_RECORDS_WORDS; i++) {
+		if (i >= n_words)
+			break;
+		if ((void *)(to + 1) > end)
+			return false;
+		*to++ = words[i];
+		wb_sip_word(&sip, words[i]);
+	}
+	if ((void *)(to + 2) > end)
+		return false;
+	wb_sip_finish(&sip, n_words * 8, &seal);
+	to[0] = seal.mac[0];
+	to[1] = seal.mac[1];
+	return true;
+}
+
+/* Whether the blob of `size` bytes at in has the shape of records: everything but its seal. */
+static __always_inline bool wb_blob_is_well_formed(const void *in, const void *end, __u32 size)
+{
+	const struct wb_records *r = in;
+
+	if (in + WB_RECORDS_FIXED > end)
+		return false;
+	return r->version == WB_RECORDS_VERSION && size && size == wb_blob_size(r->n_hops);
+}
+
+/* Whether the blob of `size` bytes was sealed with our key. */
+static __always_inline bool wb_blob_is_sealed(const void *in, const void *end, __u32 size)
+{
+	__u32 n_words = (size - sizeof(struct wb_seal)) / 8;
+	struct wb_key *key = wb_seal_key();
+	const __u64 *from = in;
+	struct wb_seal seal;
+	struct wb_sip sip;
+
+	if (!key)
+		return false;
+	wb_sip_init(&sip, key);
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < WB_RECORDS_WORDS; i++) {
+		if (i >= n_words)
+			break;
+		if ((const void *)(from + 1) > end)
+			return false;
+		wb_sip_word(&sip, *from++);
+	}
+	if ((const void *)(from + 2) > end)
+		return false;
+	wb_sip_finish(&sip, n_words * 8, &seal);
+	/* No early exit: the time taken must not tell how much of a guess was right. */
+	return !((seal.mac[0] ^ from[0]) | (seal.mac[1] ^ from[1]));
+}
+
+/* Take the records out of a blob that has been checked. */
+static __always_inline void wb_read_blob(struct wb_records *r, const void *in, const void *end, __u32 size)
+{
+	__u32 n_words = (size - sizeof(struct wb_seal)) / 8;
+	__u64 *words = (__u64 *)r;
+	const __u64 *from = in;
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < WB_RECORDS_WORDS; i++) {
+		if (i >= n_words || (const void *)(from + 1) > end)
+			break;
+		words[i] = *from++;
+	}
+}
+
+#endif /* WB_RECORDS_H */

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0-only)
+/*
+ * The hooks. Each translates between the kernel's context and ours and calls
+ * the one function that does the work. ARCHITECTURE.md follows a connection
+ * through them.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <linux/in.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#include "net.h"
+#include "connect.h"
+#include "flight.h"
+#include "sockopt.h"
+#include "iter.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+SEC("cgroup/connect4")
+int wb_connect4(struct bpf_sock_addr *ctx)
+{
+	struct wb_endpoint dst = { .port = ctx->user_port };
+	int verdict;
+
+	dst.addr[2] = bpf_htonl(0xffff);
+	dst.addr[3] = ctx->user_ip4;
+	verdict = wb_connect(ctx, &dst);
+	ctx->user_ip4 = dst.addr[3];
+	ctx->user_port = dst.port;
+	return verdict;
+}
+
+SEC("cgroup/connect6")
+int wb_connect6(struct bpf_sock_addr *ctx)
+{
+	struct wb_endpoint dst = { .port = ctx->user_port };
+	int verdict;
+
+	dst.addr[0] = ctx->user_ip6[0];
+	dst.addr[1] = ctx->user_ip6[1];
+	dst.addr[2] = ctx->user_ip6[2];
+	dst.addr[3] = ctx->user_ip6[3];
+	verdict = wb_connect(ctx, &dst);
+	ctx->user_ip6[0] = dst.addr[0];
+	ctx->user_ip6[1] = dst.addr[1];
+	ctx->user_ip6[2] = dst.addr[2];
+	ctx->user_ip6[3] = dst.addr[3];
+	ctx->user_port = dst.port;
+	return verdict;
+}
+
+/* The peer that the application asked for, if `peer` is the proxy that it got instead. */
+static __always_inline void wb_peer(struct bpf_sock_addr *ctx, struct wb_endpoint *peer)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_socket *s;
+
+	if (!sk)
+		return;
+	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (s && wb_is_stamped(s) && wb_same_endpoint(peer, &s->flight.remote))
+		*peer = wb_newest_hop(s)->dst;
+}
+
+SEC("cgroup/getpeername4")
+int wb_getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct wb_endpoint peer = { .port = ctx->user_port };
+
+	peer.addr[2] = bpf_htonl(0xffff);
+	peer.addr[3] = ctx->user_ip4;
+	wb_peer(ctx, &peer);
+	ctx->user_ip4 = peer.addr[3];
+	ctx->user_port = peer.port;
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int wb_getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct wb_endpoint peer = { .port = ctx->user_port };
+
+	peer.addr[0] = ctx->user_ip6[0];
+	peer.addr[1] = ctx->user_ip6[1];
+	peer.addr[2] = ctx->user_ip6[2];
+	peer.addr[3] = ctx->user_ip6[3];
+	wb_peer(ctx, &peer);
+	ctx->user_ip6[0] = peer.addr[0];
+	ctx->user_ip6[1] = peer.addr[1];
+	ctx->user_ip6[2] = peer.addr[2];
+	ctx->user_ip6[3] = peer.addr[3];
+	ctx->user_port = peer.port;
+	return 1;
+}
+
+SEC("sockops")
+int wb_sockops(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		wb_depart(ctx);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		wb_arrive(ctx);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ctx->args[1] == BPF_TCP_CLOSE)
+			wb_abandon(ctx);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		wb_mark_listener(ctx);
+		break;
+	}
+	return 1;
+}
+
+SEC("cgroup/getsockopt")
+int wb_getsockopt(struct bpf_sockopt *ctx)
+{
+	if (ctx->level == SOL_WAYBILL) {
+		if (ctx->optname < WAYBILL_REDIRECT_RECORDS || ctx->optname > WAYBILL_REDIRECT_STATE)
+			return 1;
+		wb_count(WB_QUERIED);
+		bpf_set_retval(wb_answer(ctx));
+		return 1;
+	}
+	if (ctx->optname == WB_SO_ORIGINAL_DST && (ctx->level == SOL_IP || ctx->level == SOL_IPV6))
+		wb_answer_netfilter(ctx);
+	else if (ctx->optlen > (int)page_size)
+		ctx->optlen = 0; /* longer than the kernel showed us: keep its own answer */
+	return 1;
+}
+
+SEC("cgroup/setsockopt")
+int wb_setsockopt(struct bpf_sockopt *ctx)
+{
+	int err;
+
+	if (ctx->level != SOL_WAYBILL || ctx->optname != WAYBILL_REDIRECT_RECORDS) {
+		if (ctx->optlen > (int)page_size)
+			ctx->optlen = 0; /* longer than the kernel showed us: let it use the caller's own */
+		return 1;
+	}
+	err = wb_set_records(ctx);
+	if (err)
+		return wb_refuse(-err);
+	ctx->optlen = -1; /* done: the kernel knows no such option */
+	return 1;
+}
+
+/* Types that no map names: without this the object's BTF, and so Go, would not have them. */
+struct wb_exports {
+	struct wb_flow flow;
+	enum wb_counter counter;
+	enum wb_provider_counter provider_counter;
+	enum wb_policy_flags policy_flags;
+	enum wb_hop_flags hop_flags;
+	enum wb_role role;
+	enum wb_on_down on_down;
+	enum wb_filter_flags filter_flags;
+} __attribute__((packed)) *wb_exports __attribute__((unused));

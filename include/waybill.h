@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * waybill: redirect records on Linux sockets, for any language that has
+ * getsockopt() and setsockopt(). docs/sockopt.md is the manual.
+ *
+ * A transparent proxy needs two calls:
+ *
+ *	char records[WAYBILL_RECORDS_MAX];
+ *	socklen_t size = sizeof(records);
+ *
+ *	getsockopt(accepted, SOL_WAYBILL, WAYBILL_REDIRECT_RECORDS, records, &size);
+ *	setsockopt(upstream, SOL_WAYBILL, WAYBILL_REDIRECT_RECORDS, records, size);
+ *	connect(upstream, ...);
+ */
+#ifndef WAYBILL_H
+#define WAYBILL_H
+
+#include <linux/types.h>
+
+/* The socket option level. */
+#define SOL_WAYBILL 0x5742
+
+/*
+ * The options. All can be read on a connected TCP socket; only the records can
+ * be set, on a TCP socket that is not connected yet.
+ */
+#define WAYBILL_REDIRECT_RECORDS 1 /* opaque bytes: pass them on, do not look inside */
+#define WAYBILL_REDIRECT_CONTEXT 2 /* bytes that the provider's filter attached for its own proxy */
+#define WAYBILL_ORIGINAL_DST 3     /* struct sockaddr_in or struct sockaddr_in6 */
+#define WAYBILL_ORIGIN 4           /* struct waybill_origin */
+#define WAYBILL_REDIRECT_STATE 5   /* struct waybill_redirect_state */
+
+/* A buffer of this size holds the answer to any option, now and in later versions. */
+#define WAYBILL_RECORDS_MAX 1024
+#define WAYBILL_CONTEXT_MAX 1024
+
+/*
+ * The process that opened the connection at the start of the chain. Later
+ * versions may append fields: an answer is never longer than the buffer, and
+ * a buffer of at least this version's size is always accepted.
+ */
+struct waybill_origin {
+	__u32 pid;          /* thread that called connect(), in the initial pid namespace */
+	__u32 tgid;         /* its process */
+	__u32 uid;          /* effective user and group, in the initial user namespace */
+	__u32 gid;
+	__u64 cgroup_id;    /* cgroup v2 id: the inode number of its directory */
+	__u64 netns_cookie; /* as SO_NETNS_COOKIE answers in that namespace */
+	__u64 start_time;   /* of the process, nanoseconds since boot (CLOCK_BOOTTIME) */
+	__u64 flow_id;      /* one for the application's connection and all that proxies opened for it */
+	char comm[16];      /* the process's name, NUL-terminated; for people, not for decisions */
+};
+
+/* The state of a connection for one provider, as in Windows' FWPS_CONNECTION_REDIRECT_STATE. */
+enum waybill_state {
+	WAYBILL_NOT_REDIRECTED = 0,
+	WAYBILL_REDIRECTED_BY_SELF = 1,
+	WAYBILL_REDIRECTED_BY_OTHER = 2,
+	WAYBILL_PREVIOUSLY_REDIRECTED_BY_SELF = 3,
+};
+
+struct waybill_redirect_state {
+	__u32 state; /* enum waybill_state, for the provider that the calling process belongs to */
+	__u32 hops;  /* redirects of this flow so far */
+};
+
+#endif /* WAYBILL_H */

@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+)
+
+// FeatureError says what the running kernel lacks.
+type FeatureError struct {
+	Feature string
+	Since   string // the Linux version that brought it
+	Running string // the version of this kernel
+}
+
+func (e *FeatureError) Error() string {
+	return fmt.Sprintf("this kernel (%s) has no %s; it needs Linux %s or later", e.Running, e.Feature, e.Since)
+}
+
+// required lists what the programs use beyond Linux 5.8, oldest first. The
+// kernel is asked for each, because distributions port features back.
+var required = []struct {
+	name  string
+	since string
+	probe func() error
+}{
+	{"BTF type information (CONFIG_DEBUG_INFO_BTF)", "5.4", probeBTF},
+	{"bpf_get_current_task_btf in cgroup programs", "5.11", helper(ebpf.CGroupSockopt, asm.FnGetCurrentTaskBtf)},
+	{"bpf_get_netns_cookie in sockops programs", "5.15", helper(ebpf.SockOps, asm.FnGetNetnsCookie)},
+	{"bpf_loop", "5.17", helper(ebpf.CGroupSockAddr, asm.FnLoop)},
+	{"bpf_set_retval in cgroup programs", "5.18", helper(ebpf.CGroupSockopt, asm.FnSetRetval)},
+	{"bpf_get_current_task_btf in connect hooks", "6.1", helper(ebpf.CGroupSockAddr, asm.FnGetCurrentTaskBtf)},
+}
+
+func probeBTF() error {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		return ebpf.ErrNotSupported
+	}
+	return nil
+}
+
+func helper(pt ebpf.ProgramType, fn asm.BuiltinFunc) func() error {
+	return func() error { return features.HaveProgramHelper(pt, fn) }
+}
+
+// explainLoadError turns the kernel's refusal of our programs into what is
+// missing. The programs themselves are the test, so a kernel is never refused
+// because a probe misjudges it.
+func explainLoadError(err error) error {
+	if os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("load the kernel programs: %w: this needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", fs.ErrPermission)
+	}
+	for _, f := range required {
+		if errors.Is(f.probe(), ebpf.ErrNotSupported) {
+			return fmt.Errorf("load the kernel programs: %w", &FeatureError{Feature: f.name, Since: f.since, Running: kernelRelease()})
+		}
+	}
+	return fmt.Errorf("load the kernel programs: %w", err)
+}
+
+func explainAttachError(hook, scope string, err error) error {
+	err = fmt.Errorf("attach %s to %s: %w", hook, scope, err)
+	switch {
+	case errors.Is(err, unix.EBADF), errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%w (is it a directory of the cgroup v2 file system?)", err)
+	case errors.Is(err, unix.EPERM) && os.Geteuid() == 0:
+		return fmt.Errorf("%w (another program is attached to this cgroup, or one above or below it, for itself alone; bpftool cgroup tree shows it)", err)
+	}
+	return err
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

@@ -1,0 +1,239 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// counterNames has the words that people see, by the kernel's number.
+var counterNames = [...]string{
+	kernelWbCounterWB_PASSED:                "passed",
+	kernelWbCounterWB_REDIRECTED:            "redirected",
+	kernelWbCounterWB_BYPASSED:              "bypassed",
+	kernelWbCounterWB_BLOCKED:               "blocked",
+	kernelWbCounterWB_LOOPED:                "looped",
+	kernelWbCounterWB_DOWN_NO_LISTENER:      "down_no_listener",
+	kernelWbCounterWB_DOWN_FOREIGN_LISTENER: "down_foreign_listener",
+	kernelWbCounterWB_DOWN_NO_ADDRESS:       "down_no_address",
+	kernelWbCounterWB_DOWN_DEVICE:           "down_device",
+	kernelWbCounterWB_DOWN_INFLIGHT_FULL:    "down_inflight_full",
+	kernelWbCounterWB_DOWN_NO_MEMORY:        "down_no_memory",
+	kernelWbCounterWB_DEPARTED:              "departed",
+	kernelWbCounterWB_ARRIVED:               "arrived",
+	kernelWbCounterWB_ABANDONED:             "abandoned",
+	kernelWbCounterWB_LOST:                  "lost",
+	kernelWbCounterWB_DIVERTED:              "diverted",
+	kernelWbCounterWB_QUERIED:               "queried",
+	kernelWbCounterWB_SET:                   "set",
+	kernelWbCounterWB_SET_DENIED:            "set_denied",
+	kernelWbCounterWB_SET_MALFORMED:         "set_malformed",
+	kernelWbCounterWB_SET_FORGED:            "set_forged",
+	kernelWbCounterWB_SET_CONNECTED:         "set_connected",
+	kernelWbCounterWB_SET_SOCKET_TYPE:       "set_socket_type",
+}
+
+// Counters returns every outcome since Open by name; bpf/abi.h says what each
+// one means. Outcomes that never happened are there with 0.
+func (e *Engine) Counters() (map[string]uint64, error) {
+	counters := make(map[string]uint64, len(counterNames))
+	for i, name := range counterNames {
+		var perCPU []uint64
+		if err := e.objects.Counters.Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read counter %s: %w", name, err)
+		}
+		for _, n := range perCPU {
+			counters[name] += n
+		}
+	}
+	return counters, nil
+}
+
+// ProviderCounters counts what happened to the connections that one provider
+// wanted, since it came into the policy.
+type ProviderCounters struct {
+	Redirected uint64
+	Arrived    uint64 // of those, handed to the proxy with their records
+	Bypassed   uint64 // not redirected because the provider was down
+	Blocked    uint64 // refused because it was down
+}
+
+// ProviderCounters returns the counters of each provider of the policy in
+// force, by name.
+func (e *Engine) ProviderCounters() (map[string]ProviderCounters, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	counters := make(map[string]ProviderCounters)
+	if e.table == nil {
+		return counters, nil
+	}
+	for _, p := range e.table.Providers {
+		var perCPU []kernelWbProviderCounts
+		if err := e.objects.ProviderCounters.Lookup(p.Handle, &perCPU); err != nil {
+			return nil, fmt.Errorf("read counters of provider %q: %w", p.Name, err)
+		}
+		var sum ProviderCounters
+		for _, c := range perCPU {
+			sum.Redirected += c.N[kernelWbProviderCounterWB_PROVIDER_REDIRECTED]
+			sum.Arrived += c.N[kernelWbProviderCounterWB_PROVIDER_ARRIVED]
+			sum.Bypassed += c.N[kernelWbProviderCounterWB_PROVIDER_BYPASSED]
+			sum.Blocked += c.N[kernelWbProviderCounterWB_PROVIDER_BLOCKED]
+		}
+		counters[p.Name] = sum
+	}
+	return counters, nil
+}
+
+// InFlight counts the connections that are between connect() and the proxy's
+// end of the handshake.
+func (e *Engine) InFlight() (int, error) {
+	var (
+		n     int
+		key   kernelWbFlightKey
+		value kernelWbSocket
+		it    = e.objects.Inflight.Iterate()
+	)
+	for it.Next(&key, &value) {
+		n++
+	}
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return 0, fmt.Errorf("count connections in flight: %w", err)
+	}
+	return n, nil
+}
+
+// Role says on which side of a redirected connection a socket is.
+type Role string
+
+const (
+	Connects Role = "connects" // it called connect() and was redirected, or carries records
+	Accepted Role = "accepted" // a proxy accepted it
+)
+
+// Flow is one live socket that carries redirect records. The sockets of one
+// application connection and of all that proxies opened for it share the ID.
+type Flow struct {
+	ID           uint64
+	Role         Role
+	Local        netip.AddrPort
+	Remote       netip.AddrPort // as the kernel has it: the proxy's address on a redirected socket
+	State        string         // of the TCP connection
+	SocketCookie uint64         // 0 if the socket has none yet
+	Origin       Origin
+	Hops         []Hop // oldest first
+	Carried      int   // of the hops, those that a proxy set; the rest was added by this connection
+}
+
+// Origin is the process that opened the flow.
+type Origin struct {
+	PID, TGID, UID, GID uint32
+	CgroupID            uint64
+	NetnsCookie         uint64
+	Start               time.Duration // since boot
+	Comm                string
+}
+
+// Hop is one redirect of a flow.
+type Hop struct {
+	Provider string         // its handle in hexadecimal, if no policy so far has named it
+	Dst      netip.AddrPort // what the connection asked for
+	Time     time.Duration  // since boot
+	Implied  bool           // by a connection without records from the provider's own process
+}
+
+// Flows returns the live sockets that carry records, in no particular order.
+// The kernel walks the sockets; the data path is not slowed down.
+func (e *Engine) Flows() ([]Flow, error) {
+	iter, err := link.AttachIter(link.IterOptions{Program: e.objects.WbListFlows, Map: e.objects.Sockets})
+	if err != nil {
+		return nil, fmt.Errorf("list flows: %w", err)
+	}
+	defer iter.Close()
+	r, err := iter.Open()
+	if err != nil {
+		return nil, fmt.Errorf("list flows: %w", err)
+	}
+	defer r.Close()
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("list flows: %w", err)
+	}
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var flows []Flow
+	for in := bytes.NewReader(raw); in.Len() > 0; {
+		var (
+			head   kernelWbFlow
+			socket kernelWbSocket
+		)
+		if err := errors.Join(binary.Read(in, binary.NativeEndian, &head), binary.Read(in, binary.NativeEndian, &socket)); err != nil {
+			return nil, fmt.Errorf("list flows: %w", err)
+		}
+		flows = append(flows, e.decodeFlow(&head, &socket))
+	}
+	return flows, nil
+}
+
+func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {
+	o := s.Records.Origin
+	flow := Flow{
+		ID:           o.FlowId,
+		Role:         Connects,
+		Local:        decodeEndpoint(head.Local),
+		Remote:       decodeEndpoint(head.Remote),
+		State:        tcpState(head.TcpState),
+		SocketCookie: head.SocketCookie,
+		Origin: Origin{
+			PID: o.Pid, TGID: o.Tgid, UID: o.Uid, GID: o.Gid,
+			CgroupID: o.CgroupId, NetnsCookie: o.NetnsCookie,
+			Start: time.Duration(o.StartTime), Comm: commString(o.Comm),
+		},
+		Carried: int(s.Carried),
+	}
+	if s.Role == uint32(kernelWbRoleWB_ACCEPTED) {
+		flow.Role = Accepted
+	}
+	for _, h := range s.Records.Hops[:min(int(s.Records.N_hops), len(s.Records.Hops))] {
+		name, ok := e.names[h.Handle]
+		if !ok {
+			name = fmt.Sprintf("%016x", h.Handle)
+		}
+		flow.Hops = append(flow.Hops, Hop{
+			Provider: name,
+			Dst:      decodeEndpoint(h.Dst),
+			Time:     time.Duration(h.Time),
+			Implied:  h.Flags&uint16(kernelWbHopFlagsWB_HOP_IMPLIED) != 0,
+		})
+	}
+	return flow
+}
+
+func commString(c [16]int8) string {
+	var b [16]byte
+	for i, x := range c {
+		b[i] = byte(x)
+	}
+	return unix.ByteSliceToString(b[:])
+}
+
+// tcpStates follows the kernel's include/net/tcp_states.h.
+var tcpStates = [...]string{
+	1: "established", 2: "syn-sent", 3: "syn-recv", 4: "fin-wait-1", 5: "fin-wait-2", 6: "time-wait",
+	7: "close", 8: "close-wait", 9: "last-ack", 10: "listen", 11: "closing", 12: "new-syn-recv",
+}
+
+func tcpState(n uint32) string {
+	if int(n) < len(tcpStates) {
+		return tcpStates[n]
+	}
+	return fmt.Sprintf("state %d", n)
+}
