@@ -70,7 +70,8 @@ def serve(conn):
 def main():
     address, port = sys.argv[1], int(sys.argv[2])
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, port), family=family, backlog=1024) as listener:
+    both = address == "::"  # then IPv4 arrives here too
+    with socket.create_server((address, port), family=family, backlog=1024, dualstack_ipv6=both) as listener:
         print("ready", flush=True)
         while True:
             conn, _ = listener.accept()

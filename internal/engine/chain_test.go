@@ -1,10 +1,11 @@
 package engine_test
 
 import (
-	"fmt"
+	"encoding/json"
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,31 +14,12 @@ import (
 	"github.com/waybill-net/waybill/internal/testenv"
 )
 
-func TestPythonChain(t *testing.T) {
-	env := testenv.New(t)
-	e := open(t, env, engine.Options{})
-	origin := startOrigin(t, "127.0.0.1")
-	a, b := testenv.FreePort(t, "127.0.0.1"), testenv.FreePort(t, "127.0.0.1")
-	apply(t, e, policy.Policy{
-		Providers: []policy.Provider{
-			{Name: "a", Weight: 2, Listen: a, Cgroup: env.Cgroup("a")},
-			{Name: "b", Weight: 1, Listen: b, Cgroup: env.Cgroup("b")},
-		},
-		Filters: []policy.Filter{to("a", origin), to("b", origin)},
-	})
-	startPython(env, "a", a)
-	startPython(env, "b", b)
-	out := env.Run("app", "curl", "-sS", "-m", "5", "http://"+origin.String()+"/")
-	t.Log(out)
-	c, _ := e.Counters()
-	t.Log(c)
-	f, err := e.Flows()
-	t.Log(f, err)
-}
+// Every test has a network namespace of its own, so the addresses are fixed.
+// Provider a listens on port 7001, b on 7002 and so on; the origin on 8080.
+const originPort = 8080
 
-func startPython(env *testenv.Env, name string, a netip.AddrPort) *testenv.Server {
-	return env.Start(name, "python3", "../../examples/python/proxy.py", a.Addr().String(), fmt.Sprint(a.Port()))
-}
+// answer is what the origin says to whoever reaches it.
+const answer = "hello from the origin"
 
 func open(t *testing.T, env *testenv.Env, opts engine.Options) *engine.Engine {
 	t.Helper()
@@ -61,36 +43,132 @@ func apply(t *testing.T, e *engine.Engine, p policy.Policy) {
 	}
 }
 
-func to(provider string, dst netip.AddrPort) policy.Filter {
-	return policy.Filter{
-		Provider:    provider,
-		Destination: []netip.Prefix{netip.PrefixFrom(dst.Addr(), dst.Addr().BitLen())},
-		Ports:       []policy.PortRange{policy.Port(dst.Port())},
+// provider returns the provider with this name, the heavier the earlier in
+// the alphabet.
+func provider(env *testenv.Env, name string) policy.Provider {
+	i := uint16(name[0] - 'a')
+	return policy.Provider{
+		Name:    name,
+		Weight:  100 - int32(i),
+		Listen:  netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 7001+i),
+		Listen6: netip.AddrPortFrom(netip.IPv6Loopback(), 7001+i),
+		Cgroup:  env.Cgroup(name),
 	}
 }
 
-func startOrigin(t *testing.T, ip string) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-	if err != nil {
-		t.Fatal(err)
+// toOrigin is a filter that sends connections to the origin, on whatever
+// address, to a provider.
+func toOrigin(provider string) policy.Filter {
+	return policy.Filter{
+		Provider: provider,
+		Destination: []netip.Prefix{
+			netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("127.0.0.0/8"),
+			netip.MustParsePrefix("::/0"), netip.MustParsePrefix("::1/128"),
+		},
+		Ports: []policy.PortRange{policy.Port(originPort)},
 	}
-	t.Cleanup(func() { l.Close() })
+}
+
+// chain is a policy of providers that all want what goes to the origin.
+func chain(env *testenv.Env, names ...string) policy.Policy {
+	var p policy.Policy
+	for _, name := range names {
+		p.Providers = append(p.Providers, provider(env, name))
+		p.Filters = append(p.Filters, toOrigin(name))
+	}
+	return p
+}
+
+// startOrigin answers on all addresses.
+func startOrigin(t *testing.T, env *testenv.Env) {
+	t.Helper()
+	l := env.Listen(net.JoinHostPort("::", strconv.Itoa(originPort)))
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				buf := make([]byte, 4096)
-				n, _ := c.Read(buf)
-				if strings.HasPrefix(string(buf[:n]), "GET ") {
-					io.WriteString(c, "HTTP/1.0 200 OK\r\n\r\nhello from the origin\n")
-				}
-			}()
+			go serveOrigin(c)
 		}
 	}()
-	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func serveOrigin(c net.Conn) {
+	defer c.Close()
+	buf := make([]byte, 4096)
+	n, _ := c.Read(buf)
+	if strings.HasPrefix(string(buf[:n]), "GET ") {
+		io.WriteString(c, answer)
+	}
+}
+
+// startPython starts the Python proxy on an address as provider name.
+func startPython(env *testenv.Env, name, address string) *testenv.Server {
+	port := strconv.Itoa(7001 + int(name[0]-'a'))
+	return env.Start(name, "python3", "../../examples/python/proxy.py", address, port)
+}
+
+// clientReport is what testdata/client.py prints.
+type clientReport struct{ Peer, Answer, Error string }
+
+func runClient(t *testing.T, env *testenv.Env, host string) clientReport {
+	t.Helper()
+	var r clientReport
+	decode(t, env.Run("app", "python3", "testdata/client.py", host, strconv.Itoa(originPort)), &r)
+	return r
+}
+
+func decode(t *testing.T, line string, v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(line), v); err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+}
+
+// counters returns the counters that are not zero.
+func counters(t *testing.T, e *engine.Engine) map[string]uint64 {
+	t.Helper()
+	all, err := e.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	some := make(map[string]uint64)
+	for name, n := range all {
+		if n > 0 {
+			some[name] = n
+		}
+	}
+	return some
+}
+
+func TestChain(t *testing.T) {
+	for _, tt := range []struct{ name, host, proxy, peer string }{
+		{"IPv4", "127.0.0.1", "127.0.0.1", "127.0.0.1 8080"},
+		{"IPv4 outside", "192.0.2.1", "127.0.0.1", "192.0.2.1 8080"},
+		{"IPv6", "::1", "::1", "::1 8080"},
+		{"IPv6 outside", "2001:db8::1", "::1", "2001:db8::1 8080"},
+		{"IPv4-mapped", "::ffff:127.0.0.1", "127.0.0.1", "::ffff:127.0.0.1 8080"},
+		{"IPv4-mapped outside", "::ffff:192.0.2.1", "127.0.0.1", "::ffff:192.0.2.1 8080"},
+		{"dual-stack proxy", "192.0.2.1", "::", "192.0.2.1 8080"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			env := testenv.New(t)
+			e := open(t, env, engine.Options{})
+			startOrigin(t, env)
+			apply(t, e, chain(env, "a", "b"))
+			startPython(env, "a", tt.proxy)
+			startPython(env, "b", tt.proxy)
+
+			want := clientReport{Peer: tt.peer, Answer: answer}
+			if got := runClient(t, env, tt.host); got != want {
+				t.Errorf("client got %+v, want %+v", got, want)
+			}
+			c := counters(t, e)
+			if c["redirected"] != 2 || c["arrived"] != 2 || c["set"] != 2 || c["passed"] != 1 {
+				t.Errorf("counters: %v", c)
+			}
+		})
+	}
 }

@@ -1,6 +1,6 @@
-// Package testenv gives each test on the real kernel a cgroup of its own and
-// starts programs inside it. Nothing of it outlives the test, not even if the
-// test is killed.
+// Package testenv gives each test on the real kernel a cgroup and a network
+// namespace of its own and starts programs inside them. Nothing of it outlives
+// the test, not even if the test is killed.
 package testenv
 
 import (
@@ -8,8 +8,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,12 +23,15 @@ import (
 // Env is the surroundings of one test.
 type Env struct {
 	t     testing.TB
+	netns *os.File
+
 	Scope string // the cgroup to attach to
 }
 
 var serial atomic.Int32
 
-// New makes a scope. The test must run as root: without it the kernel side
+// New makes a scope and a network namespace with a loopback device that also
+// has the addresses [Outside4] and [Outside6]. The test must run as root: without it the kernel side
 // can not be tested, and a skip would hide that.
 func New(t testing.TB) *Env {
 	t.Helper()
@@ -46,7 +47,7 @@ func New(t testing.TB) *Env {
 			t.Error(err)
 		}
 	})
-	return &Env{t: t, Scope: temp.Dir}
+	return &Env{t: t, Scope: temp.Dir, netns: newNetNS(t)}
 }
 
 // Cgroup returns the directory of the cgroup name below the scope and makes
@@ -94,7 +95,7 @@ func (e *Env) TryRun(cgroupName, program string, args ...string) (string, error)
 	var out bytes.Buffer
 	cmd := e.Command(cgroupName, program, args...)
 	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
+	if err := e.startIn(cmd); err != nil {
 		return "", err
 	}
 	timer := time.AfterFunc(runTimeout, func() { cmd.Process.Kill() })
@@ -124,13 +125,13 @@ func (e *Env) StartCommand(cmd *exec.Cmd) *Server {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := e.startIn(cmd); err != nil {
 		e.t.Fatal(err)
 	}
 	s := &Server{Cmd: cmd, exited: make(chan struct{})}
 	lines := bufio.NewReader(stdout)
 	first, err := lines.ReadString('\n')
-	go s.wait(lines, cmd.Stderr)
+	go s.wait(lines, e.t, cmd.Stderr.(*logWriter).prefix)
 	e.t.Cleanup(s.Kill)
 	if strings.TrimSpace(first) != "ready" {
 		e.t.Fatalf("%s: first line is %q (%v), want \"ready\"", cmd, first, err)
@@ -138,9 +139,12 @@ func (e *Env) StartCommand(cmd *exec.Cmd) *Server {
 	return s
 }
 
-func (s *Server) wait(stdout io.Reader, log io.Writer) {
+// wait passes what the server prints on to the test's log and reaps it.
+func (s *Server) wait(stdout io.Reader, t testing.TB, prefix string) {
 	defer close(s.exited)
-	io.Copy(log, stdout)
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		t.Log(prefix + lines.Text())
+	}
 	s.Cmd.Wait()
 }
 
@@ -150,26 +154,18 @@ func (s *Server) Kill() {
 	<-s.exited
 }
 
-// FreePort returns an address whose port nobody listened on a moment ago.
-func FreePort(t testing.TB, ip string) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// logWriter passes what a program writes on to the test's log.
+// logWriter passes whole lines of what a program writes on to the test's log.
 type logWriter struct {
 	t      testing.TB
 	prefix string
+	rest   string // an unfinished line
 }
 
 func (w *logWriter) Write(p []byte) (int, error) {
-	for line := range strings.Lines(string(p)) {
-		w.t.Log(w.prefix + strings.TrimSuffix(line, "\n"))
+	lines := strings.Split(w.rest+string(p), "\n")
+	w.rest = lines[len(lines)-1]
+	for _, line := range lines[:len(lines)-1] {
+		w.t.Log(w.prefix + line)
 	}
 	return len(p), nil
 }

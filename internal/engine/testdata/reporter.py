@@ -1,0 +1,44 @@
+"""usage: reporter.py ADDRESS PORT [wait]
+
+A proxy that forwards nothing: it tells each client, in a line of JSON, what
+the records of the connection say. With `wait` its backlog has one place and it
+accepts nothing until a UDP datagram arrives on the same port.
+"""
+
+import json
+import socket
+import sys
+
+import wb
+
+address, port, wait = sys.argv[1], int(sys.argv[2]), "wait" in sys.argv
+TCP_FASTOPEN = 23
+
+listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                                backlog=0 if wait else 128)
+if not wait:
+    listener.setsockopt(socket.SOL_TCP, TCP_FASTOPEN, 128)
+bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+bell.bind(("127.0.0.1", port))
+print("ready", flush=True)
+if wait:
+    bell.recv(1)
+while True:
+    conn, _ = listener.accept()
+    with conn:
+        try:
+            state, hops = wb.state(conn)
+            seen = {"state": state, "hops": hops, "error": ""}
+            if hops:
+                seen |= {"dst": wb.sockaddr(wb.query(conn, wb.ORIGINAL_DST)), **wb.origin(conn)}
+                err = wb.query_errno(conn, wb.CONTEXT)
+                seen["context"] = wb.name(err) if err else wb.query(conn, wb.CONTEXT).decode()
+        except OSError as e:
+            seen = {"error": wb.name(e.errno)}
+        try:
+            conn.sendall(json.dumps(seen).encode() + b"\n")
+            conn.shutdown(socket.SHUT_WR)
+            while conn.recv(4096):  # or the close would turn unread data into a reset
+                pass
+        except OSError:
+            pass
