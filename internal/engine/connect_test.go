@@ -17,6 +17,7 @@ type report struct {
 	Dst            string
 	PID, TGID, UID int
 	Start, Flow    uint64
+	NetNS          uint64
 	Comm           string
 	Context        string
 	Error          string

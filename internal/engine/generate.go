@@ -4,4 +4,4 @@ package engine
 // `make generate` sets BPF2GO_CC, BPF2GO_STRIP and BPF2GO_CFLAGS.
 //
 //go:generate go tool -modfile=../../tools.mod bpf2go -target bpfel -go-package engine -output-stem kernel -no-global-types -type wb_policy -type wb_provider -type wb_filter -type wb_endpoint -type wb_policy_flags -type wb_filter_flags -type wb_on_down -type wb_context -type wb_context_key -type wb_key -type wb_records -type wb_hop -type wb_hop_flags -type waybill_origin -type wb_socket -type wb_role -type wb_flow -type wb_flight_key -type wb_counter -type wb_provider_counter -type wb_provider_counts kernel ../../bpf/waybill.bpf.c
-//go:generate go tool -modfile=../../tools.mod bpf2go -target bpfel -go-package engine -output-stem twin -output-suffix _test -no-global-types -type wb_case -type wb_seal_input twin ../../bpf/twin.bpf.c
+//go:generate go tool -modfile=../../tools.mod bpf2go -target bpfel -go-package engine -output-stem twin -output-suffix _test -no-global-types -type wb_case -type wb_query -type wb_endpoint -type wb_seal_input twin ../../bpf/twin.bpf.c

@@ -15,29 +15,12 @@ import (
 
 type twinWbCase struct {
 	_     structs.HostLayout
-	Query struct {
-		_   structs.HostLayout
-		Dst struct {
-			_        structs.HostLayout
-			Addr     [4]uint32
-			Port     uint16
-			Reserved uint16
-		}
-		Self     int32
-		Down     uint64
-		N_hops   uint32
-		Reserved uint32
-	}
-	Hops [8]struct {
-		_      structs.HostLayout
-		Handle uint64
-		Time   uint64
-		Dst    struct {
-			_        structs.HostLayout
-			Addr     [4]uint32
-			Port     uint16
-			Reserved uint16
-		}
+	Query twinWbQuery
+	Hops  [8]struct {
+		_         structs.HostLayout
+		Handle    uint64
+		Time      uint64
+		Dst       twinWbEndpoint
 		Flags     uint16
 		Reserved  uint16
 		Weight    int32
@@ -50,6 +33,22 @@ type twinWbCase struct {
 		Filter   uint32
 		Bypassed uint32
 	}
+}
+
+type twinWbEndpoint struct {
+	_        structs.HostLayout
+	Addr     [4]uint32
+	Port     uint16
+	Reserved uint16
+}
+
+type twinWbQuery struct {
+	_        structs.HostLayout
+	Dst      twinWbEndpoint
+	Self     int32
+	Down     uint64
+	N_hops   uint32
+	Reserved uint32
 }
 
 type twinWbSealInput struct {

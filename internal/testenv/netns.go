@@ -81,6 +81,10 @@ func (e *Env) Inside(f func() error) error {
 	})
 }
 
+// Join makes e's programs run in the cgroups of other, in e's own network
+// namespace.
+func (e *Env) Join(other *Env) { e.Scope = other.Scope }
+
 // startIn starts cmd in the network namespace of the test. A child inherits
 // the namespace of the thread that forks it.
 func (e *Env) startIn(cmd *exec.Cmd) error { return e.Inside(cmd.Start) }
@@ -106,6 +110,29 @@ func (e *Env) Listen(address string) net.Listener {
 func (e *Env) Sysctl(name, value string) {
 	e.t.Helper()
 	err := e.Inside(func() error { return os.WriteFile("/proc/sys/"+name, []byte(value), 0) })
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// AddDevice adds a network device that leads nowhere, and a route to
+// 192.0.2.64/26 by it.
+func (e *Env) AddDevice(name string) {
+	e.t.Helper()
+	err := e.Inside(func() error {
+		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-end"}
+		if err := netlink.LinkAdd(link); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return err
+		}
+		addr, err := netlink.ParseAddr("192.0.2.65/26")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(link, addr)
+	})
 	if err != nil {
 		e.t.Fatal(err)
 	}

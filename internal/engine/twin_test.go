@@ -1,0 +1,235 @@
+package engine
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/dchest/siphash"
+
+	"github.com/waybill-net/waybill/internal/policy"
+)
+
+// The two policies of each round are random; so are the connections. Names,
+// addresses and ports are drawn from small sets, so that much matches.
+const (
+	twinRounds = 50
+	twinCases  = 4096 // as many as the kernel program takes at once
+)
+
+// TestDecisionTwin asks the kernel's decision and its Go twin about random
+// connections under random policies: 200,000 cases.
+func TestDecisionTwin(t *testing.T) {
+	spec, err := loadTwin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var objects twinObjects
+	if err := spec.LoadAndAssign(&objects, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer objects.Close()
+
+	seen := make(map[policy.Verdict]int)
+	for round := range twinRounds {
+		rng := rand.New(rand.NewPCG(1, uint64(round)))
+		table, err := policy.Compile(randomPolicy(rng))
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		putTwinPolicy(t, spec, &objects, table)
+		queries := make([]policy.Query, twinCases)
+		for i := range queries {
+			queries[i] = randomQuery(rng, table)
+		}
+		for i, got := range askKernel(t, &objects, queries) {
+			want := table.Decide(queries[i])
+			if want.Verdict == policy.Pass {
+				got.Provider, got.Filter = want.Provider, want.Filter // mean nothing then
+			}
+			if got != want {
+				t.Fatalf("round %d, case %d: %+v\nkernel %+v\ntwin   %+v", round, i, queries[i], got, want)
+			}
+			seen[want.Verdict]++
+		}
+	}
+	t.Logf("%d cases: %v", twinRounds*twinCases, seen)
+	for v := policy.Pass; v <= policy.Loop; v++ {
+		if seen[v] < 1000 {
+			t.Errorf("verdict %d came up only %d times: the input is not random enough", v, seen[v])
+		}
+	}
+}
+
+func putTwinPolicy(t *testing.T, spec *ebpf.CollectionSpec, objects *twinObjects, table *policy.Table) {
+	t.Helper()
+	encoded, err := (&Engine{}).encode(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner, err := ebpf.NewMap(spec.Maps["policies"].InnerMap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	if err := inner.Put(uint32(0), encoded); err != nil {
+		t.Fatal(err)
+	}
+	if err := objects.Policies.Put(uint32(0), inner); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func askKernel(t *testing.T, objects *twinObjects, queries []policy.Query) []policy.Decision {
+	t.Helper()
+	keys, cases := make([]uint32, len(queries)), make([]twinWbCase, len(queries))
+	for i, q := range queries {
+		keys[i] = uint32(i)
+		c := &cases[i]
+		c.Query.Dst = twinWbEndpoint(encodeEndpoint(q.Dst))
+		c.Query.Self = int32(q.Self)
+		c.Query.Down = q.Down
+		c.Query.N_hops = uint32(len(q.Hops))
+		for j, h := range q.Hops {
+			c.Hops[j].Handle, c.Hops[j].Weight = h.Handle, h.Weight
+			if h.Implied {
+				c.Hops[j].Flags = uint16(kernelWbHopFlagsWB_HOP_IMPLIED)
+			}
+		}
+	}
+	if _, err := objects.Cases.BatchUpdate(keys, cases, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := objects.WbDecideCases.Test(make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	decisions := make([]policy.Decision, len(queries))
+	for i := range decisions {
+		if err := objects.Cases.Lookup(uint32(i), &cases[i]); err != nil {
+			t.Fatal(err)
+		}
+		d := cases[i].Decision
+		decisions[i] = policy.Decision{
+			Verdict:  policy.Verdict(d.Verdict),
+			Provider: int(d.Provider),
+			Filter:   int(d.Filter),
+			Bypassed: int(d.Bypassed),
+		}
+	}
+	return decisions
+}
+
+func randomPolicy(rng *rand.Rand) policy.Policy {
+	p := policy.Policy{TrackingOff: rng.IntN(8) == 0}
+	n := 1 + rng.IntN(policy.MaxProviders)
+	if rng.IntN(2) == 0 {
+		n = 1 + rng.IntN(4)
+	}
+	for i := range n {
+		listen := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + rng.IntN(2))}), uint16(7000+i))
+		provider := policy.Provider{
+			Name:   fmt.Sprintf("p%d", i),
+			Weight: int32(rng.IntN(5) - 2),
+			Listen: listen,
+			OnDown: policy.OnDown(rng.IntN(2)),
+		}
+		if rng.IntN(2) == 0 {
+			provider.Listen6 = netip.AddrPortFrom(netip.IPv6Loopback(), listen.Port())
+		}
+		p.Providers = append(p.Providers, provider)
+		for range rng.IntN(4) {
+			f := policy.Filter{Provider: provider.Name, Weight: int32(rng.IntN(3))}
+			for range rng.IntN(3) {
+				addr := randomAddr(rng)
+				f.Destination = append(f.Destination, netip.PrefixFrom(addr, rng.IntN(addr.BitLen()+1)))
+			}
+			if rng.IntN(2) == 0 {
+				first := uint16(rng.IntN(4))
+				f.Ports = append(f.Ports, policy.PortRange{First: first, Last: first + uint16(rng.IntN(3))})
+			}
+			p.Filters = append(p.Filters, f)
+		}
+	}
+	return p
+}
+
+// randomAddr draws from a few addresses of every kind that the decision
+// treats differently, with a few random bits at the end.
+func randomAddr(rng *rand.Rand) netip.Addr {
+	addrs := [...]string{
+		"0.0.0.0", "127.0.0.1", "127.0.0.2", "127.255.0.0", "128.0.0.0", "192.0.2.0", "10.0.0.0",
+		"::", "::1", "::2", "fe80::1", "fe7f::1", "febf::1", "fec0::1", "2001:db8::", "::ffff:192.0.2.1", "::fffe:0:0",
+	}
+	a := netip.MustParseAddr(addrs[rng.IntN(len(addrs))])
+	if rng.IntN(2) == 0 {
+		b := a.As16()
+		b[15] ^= byte(rng.IntN(4))
+		a = netip.AddrFrom16(b)
+	}
+	if rng.IntN(4) > 0 {
+		a = a.Unmap()
+	}
+	return a
+}
+
+func randomQuery(rng *rand.Rand, t *policy.Table) policy.Query {
+	q := policy.Query{Dst: netip.AddrPortFrom(randomAddr(rng), uint16(rng.IntN(5))), Self: -1}
+	if rng.IntN(20) == 0 {
+		q.Dst = t.Providers[rng.IntN(len(t.Providers))].Listen
+	}
+	switch rng.IntN(4) {
+	case 0:
+		q.Self = rng.IntN(len(t.Providers))
+	case 1, 2:
+		for range rng.IntN(policy.MaxHops + 1) {
+			p := t.Providers[rng.IntN(len(t.Providers))]
+			hop := policy.Hop{Handle: p.Handle, Weight: p.Weight, Implied: rng.IntN(8) == 0}
+			if rng.IntN(3) == 0 {
+				hop.Handle = rng.Uint64() // of a provider that is gone
+			}
+			q.Hops = append(q.Hops, hop)
+		}
+	}
+	switch rng.IntN(4) {
+	case 0:
+		q.Down = rng.Uint64()
+	case 1:
+		q.Down = rng.Uint64() & rng.Uint64()
+	}
+	return q
+}
+
+// TestSeal compares the seal with an independent SipHash-2-4-128.
+func TestSeal(t *testing.T) {
+	var objects twinObjects
+	if err := loadTwinObjects(&objects, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer objects.Close()
+	rng := rand.New(rand.NewPCG(2, 3))
+	for n := range 64 {
+		c := twinWbSealInput{N_words: uint32(n)}
+		c.Key.K = [2]uint64{rng.Uint64(), rng.Uint64()}
+		var message []byte
+		for i := range n {
+			c.Words[i] = rng.Uint64()
+			message = binary.LittleEndian.AppendUint64(message, c.Words[i])
+		}
+		if err := objects.SealCases.Put(uint32(0), &c); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := objects.WbSealCase.Test(make([]byte, 64)); err != nil {
+			t.Fatal(err)
+		}
+		if err := objects.SealCases.Lookup(uint32(0), &c); err != nil {
+			t.Fatal(err)
+		}
+		lo, hi := siphash.Hash128(c.Key.K[0], c.Key.K[1], message)
+		if c.Seal.Mac != [2]uint64{lo, hi} {
+			t.Fatalf("%d words: kernel %x, reference %x %x", n, c.Seal.Mac, lo, hi)
+		}
+	}
+}
