@@ -18,12 +18,13 @@ import (
 	"time"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
+	"github.com/waybill-net/waybill/internal/netns"
 )
 
 // Env is the surroundings of one test.
 type Env struct {
 	t     testing.TB
-	netns *os.File
+	netns *netns.NetNS
 
 	Scope string // the cgroup to attach to
 }
@@ -95,7 +96,7 @@ func (e *Env) TryRun(cgroupName, program string, args ...string) (string, error)
 	var out bytes.Buffer
 	cmd := e.Command(cgroupName, program, args...)
 	cmd.Stdout = &out
-	if err := e.startIn(cmd); err != nil {
+	if err := e.netns.Do(cmd.Start); err != nil {
 		return "", err
 	}
 	timer := time.AfterFunc(runTimeout, func() { cmd.Process.Kill() })
@@ -125,7 +126,7 @@ func (e *Env) StartCommand(cmd *exec.Cmd) *Server {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	if err := e.startIn(cmd); err != nil {
+	if err := e.netns.Do(cmd.Start); err != nil {
 		e.t.Fatal(err)
 	}
 	s := &Server{Cmd: cmd, exited: make(chan struct{})}

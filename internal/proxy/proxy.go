@@ -1,0 +1,161 @@
+// Package proxy is a transparent proxy: it accepts a redirected connection,
+// looks at the first bytes, decides, opens its own connection with the same
+// records, and relays. Of waybill it uses the public library alone.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/waybill-net/waybill"
+)
+
+// Verdict on a connection.
+type Verdict string
+
+const (
+	Pass  Verdict = "pass"
+	Block Verdict = "block" // the client's connection is reset
+)
+
+// Event is what became of one accepted connection. It is reported when the
+// first bytes have been forwarded, or when that has failed.
+type Event struct {
+	Conn    *waybill.Conn
+	State   waybill.State
+	Hops    int
+	First   []byte        // the first bytes that the client sent
+	Verdict Verdict       // empty if there was none
+	Start   time.Time     // when the connection was accepted
+	Added   time.Duration // what this proxy added to the first bytes' way: from read to forwarded
+	Err     error
+}
+
+// Proxy is ready to use as its zero value: it passes everything.
+type Proxy struct {
+	// Inspect decides about a connection by its first bytes. It may be called
+	// from several goroutines. first is empty if the client waits for the
+	// server to speak.
+	Inspect func(c *waybill.Conn, first []byte) Verdict
+
+	// Report hears of every connection.
+	Report func(Event)
+
+	// MaxConns bounds the connections open at once; more are closed as they
+	// come. 0: no bound.
+	MaxConns int
+
+	Dialer waybill.Dialer
+}
+
+const (
+	firstBytes = 4096
+	// How long a client may be silent before the server is let speak first.
+	firstBytesWait = 200 * time.Millisecond
+)
+
+// Serve accepts connections until ctx ends and returns when all of them are
+// closed.
+func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	var (
+		open    sync.WaitGroup
+		slots   = make(chan struct{}, max(p.MaxConns, 1))
+		bounded = p.MaxConns > 0
+	)
+	defer open.Wait()
+	for {
+		c, err := l.AcceptConn()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, waybill.ErrNotSupported) {
+			return err
+		}
+		if err != nil {
+			continue // a connection that failed before it was accepted, or a lack of descriptors that passes
+		}
+		if bounded {
+			select {
+			case slots <- struct{}{}:
+			default:
+				c.Close()
+				continue
+			}
+		}
+		open.Go(func() {
+			p.handle(ctx, c)
+			if bounded {
+				<-slots
+			}
+		})
+	}
+}
+
+func (p *Proxy) handle(ctx context.Context, c *waybill.Conn) {
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+
+	e := Event{Conn: c}
+	upstream := p.forward(ctx, &e)
+	if p.Report != nil {
+		p.Report(e)
+	}
+	if upstream == nil {
+		c.SetLinger(0) // a reset says "refused" to the client; an orderly end would look like an empty answer
+		return
+	}
+	defer upstream.Close()
+	relay(c.TCPConn, upstream)
+}
+
+// forward takes a connection as far as the first bytes and fills in the
+// event. It returns nil if the connection goes no further.
+func (p *Proxy) forward(ctx context.Context, e *Event) *net.TCPConn {
+	e.Start = time.Now()
+	e.State, e.Hops, e.Err = waybill.QueryState(e.Conn)
+	if e.Err != nil {
+		return nil
+	}
+	if e.First, e.Err = readFirst(e.Conn.TCPConn); e.Err != nil {
+		return nil
+	}
+	read := time.Now()
+	e.Verdict = Pass
+	if p.Inspect != nil {
+		e.Verdict = p.Inspect(e.Conn, e.First)
+	}
+	if e.Verdict == Block {
+		return nil
+	}
+	upstream, err := p.Dialer.DialOriginal(ctx, e.Conn)
+	if err == nil {
+		if _, err = upstream.Write(e.First); err != nil {
+			upstream.Close()
+		}
+	}
+	if err != nil {
+		e.Err = err
+		return nil
+	}
+	e.Added = time.Since(read)
+	return upstream
+}
+
+func readFirst(c *net.TCPConn) ([]byte, error) {
+	buf := make([]byte, firstBytes)
+	c.SetReadDeadline(time.Now().Add(firstBytesWait))
+	defer c.SetReadDeadline(time.Time{})
+	n, err := c.Read(buf)
+	if n > 0 || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) {
+		err = nil // a client that sends nothing, or has sent its end already, may still want an answer
+	}
+	return buf[:n], err
+}

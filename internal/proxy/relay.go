@@ -1,0 +1,30 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"sync"
+)
+
+// relay copies both ways until both ends have finished. Both are *net.TCPConn
+// and not wrapped, so that the kernel splices from one to the other.
+func relay(a, b *net.TCPConn) {
+	var back sync.WaitGroup
+	back.Go(func() { copyHalf(a, b) })
+	copyHalf(b, a)
+	back.Wait()
+}
+
+// copyHalf copies one direction and passes its end on: an orderly one as a
+// half-close, so that the other direction can finish; a reset as the end of
+// both connections.
+func copyHalf(dst, src *net.TCPConn) {
+	if _, err := io.Copy(dst, src); err != nil {
+		src.SetLinger(0)
+		dst.SetLinger(0)
+		src.Close()
+		dst.Close()
+		return
+	}
+	dst.CloseWrite()
+}
