@@ -1,0 +1,68 @@
+package waybill_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/waybill-net/waybill"
+
+// TestImports holds the direction in which packages depend on each other: see
+// ARCHITECTURE.md.
+func TestImports(t *testing.T) {
+	for _, tt := range []struct {
+		pkg     string
+		allowed []string // beside the standard library
+		why     string
+	}{
+		{"", []string{"golang.org/x/sys"}, "whoever imports the library compiles it and x/sys, nothing else"},
+		{"/internal/policy", nil, "the policy is pure"},
+		{"/internal/cgroup", nil, "files and processes are the standard library's"},
+		{"/internal/proxy", []string{module, "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
+		{"/internal/engine", []string{
+			module + "/internal/policy", module + "/internal/cgroup", "github.com/cilium/ebpf", "golang.org/x/sys",
+		}, "the engine knows nothing of what is built on it"},
+	} {
+		self := module + tt.pkg
+		for _, dep := range deps(t, self) {
+			if dep != self && !allows(tt.allowed, dep) {
+				t.Errorf("%s imports %s; %s", self, dep, tt.why)
+			}
+		}
+	}
+}
+
+// TestOnlyEngineTalksToTheKernel: one package knows how maps and programs are
+// loaded.
+func TestOnlyEngineTalksToTheKernel(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./internal/...", "./cmd/...", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		pkg, imports, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if strings.Contains(imports, "github.com/cilium/ebpf") && pkg != module+"/internal/engine" {
+			t.Errorf("%s imports cilium/ebpf; only internal/engine may", pkg)
+		}
+	}
+}
+
+func deps(t *testing.T, pkg string) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
+	if err != nil {
+		t.Fatalf("go list %s: %v", pkg, err)
+	}
+	return strings.Fields(string(out))
+}
+
+func allows(allowed []string, dep string) bool {
+	for _, a := range allowed {
+		// The module itself is a package too: it does not allow those below it.
+		if dep == a || a != module && strings.HasPrefix(dep, a+"/") {
+			return true
+		}
+	}
+	return false
+}
