@@ -110,6 +110,7 @@ func (e *Env) TryRun(cgroupName, program string, args ...string) (string, error)
 type Server struct {
 	Cmd    *exec.Cmd
 	exited chan struct{}
+	last   string // line that it printed; to be read after exited is closed
 }
 
 // Start starts a server in the cgroup name below the scope, waits for its
@@ -144,9 +145,18 @@ func (e *Env) StartCommand(cmd *exec.Cmd) *Server {
 func (s *Server) wait(stdout io.Reader, t testing.TB, prefix string) {
 	defer close(s.exited)
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
-		t.Log(prefix + lines.Text())
+		s.last = lines.Text()
+		t.Log(prefix + s.last)
 	}
 	s.Cmd.Wait()
+}
+
+// Stop sends the server a signal, waits for its end, and returns the last line
+// that it printed.
+func (s *Server) Stop(signal os.Signal) string {
+	s.Cmd.Process.Signal(signal)
+	<-s.exited
+	return s.last
 }
 
 // Kill kills the server with SIGKILL and waits for its end.
