@@ -1,14 +1,66 @@
-# make demo    see it work: two proxies in a chain, as root
-# make test    install what the tests need and run them all, as root
-# make lint    formatting and static checks
+# make demo      see it work: two proxies in a chain; as root
+# make test      install what the tests need and run them all; as root
+# make lint      formatting and static checks
 # make generate  rebuild the kernel programs; CI compares the result
-# make bench   what a hook, a redirect, a SET and a QUERY cost
+# make bench     what a hook, a redirect, a SET and a QUERY cost; as root
+# make load      200,000 connections through a chain of three, then with its proxies killed; as root
+# make build     the binary, in bin/
 
 CLANG_VERSION := 19
+PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VERSION) \
+	libbpf-dev linux-libc-dev libc6-dev gcc python3 liburing-dev iproute2 nftables
+TOOL := go tool -modfile=tools.mod
+
 export BPF2GO_CC := clang-$(CLANG_VERSION)
 export BPF2GO_STRIP := llvm-strip-$(CLANG_VERSION)
+# Headers of the C library's architecture come last: no program depends on them but for asm/types.h.
 export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Wpadded \
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
+export CGO_ENABLED := 0
+
+.PHONY: demo test lint generate bench load build build-all setup check-generated
+
+demo: build
+	@bin/waybill demo
+
+test: setup
+	go test ./...
+
+load: setup
+	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000
+
+bench: build
+	go run ./bench
+
+build:
+	go build -o bin/waybill ./cmd/waybill
+
+build-all:
+	GOARCH=amd64 go build -o /dev/null ./cmd/waybill
+	GOARCH=arm64 go build -o /dev/null ./cmd/waybill
+	GOOS=windows go build .
+
+# Installs only what is missing: with everything there it needs no network.
+setup:
+	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
+	fi
+
+lint:
+	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted (run gofumpt):" $$out; exit 1; fi
+	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] include/*.h examples/c/*.c internal/engine/testdata/*.c
+	go vet ./...
+	GOOS=windows go vet .
+	GOARCH=arm64 go vet ./...
+	@# A program of its own, because GOOS would apply to "go tool" as well.
+	go build -modfile=tools.mod -o bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck ./...
+	GOOS=windows bin/staticcheck .
+	go mod tidy -diff
 
 generate:
-	go generate ./...
+	go generate ./internal/engine
+
+check-generated: generate
+	@git diff --exit-code -- internal/engine || { echo "generated files differ: run make generate and commit"; exit 1; }

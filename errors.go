@@ -95,7 +95,7 @@ func opError(op string, err error) error {
 	e := &OpError{Op: op, Err: err}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
-		e.kind, e.hint = explainErrno(op, errno)
+		e.hint, e.kind = explainErrno(op, errno)
 	}
 	return e
 }

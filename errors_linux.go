@@ -3,22 +3,22 @@ package waybill
 import "syscall"
 
 // explainErrno maps the error numbers of docs/sockopt.md.
-func explainErrno(op string, errno syscall.Errno) (kind error, hint string) {
+func explainErrno(op string, errno syscall.Errno) (hint string, kind error) {
 	switch errno {
 	case syscall.ENODATA:
-		return ErrNotRedirected, ""
+		return "", ErrNotRedirected
 	case syscall.ENOPROTOOPT, syscall.EOPNOTSUPP:
-		return ErrNotSupported, "waybill is not running, or this socket is outside its scope: see waybill status"
+		return "waybill is not running, or this socket is outside its scope: see waybill status", ErrNotSupported
 	case syscall.ELOOP:
-		return ErrTooManyHops, "at most 8; waybill flows shows the providers"
+		return "at most 8; waybill flows shows the providers", ErrTooManyHops
 	}
 	if op == opSetRecords {
 		switch errno {
 		case syscall.EACCES:
-			return ErrPermission, "only a process in a provider's cgroup, or one with CAP_NET_ADMIN, may"
+			return "only a process in a provider's cgroup, or one with CAP_NET_ADMIN, may", ErrPermission
 		case syscall.EINVAL:
-			return ErrInvalidRecords, "set them unaltered, on a TCP socket, before connect"
+			return "set them unaltered, on a TCP socket, before connect", ErrInvalidRecords
 		}
 	}
-	return nil, ""
+	return "", nil
 }

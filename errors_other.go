@@ -4,4 +4,4 @@ package waybill
 
 import "syscall"
 
-func explainErrno(string, syscall.Errno) (kind error, hint string) { return nil, "" }
+func explainErrno(string, syscall.Errno) (hint string, kind error) { return "", nil }

@@ -30,14 +30,14 @@ enum wb_on_down {
 
 /* A provider, as the decision needs it. Providers stand in order: the heaviest first. */
 struct wb_provider {
-	__u64 handle;                     /* the identity behind "self", for every family and hook */
-	__u64 cgroup;                     /* id of the cgroup that holds its processes; 0: none */
-	struct wb_endpoint proxy4;        /* where IPv4 goes; port 0: nowhere */
-	struct wb_endpoint proxy6;        /* where IPv6 goes */
+	__u64 handle;              /* the identity behind "self", for every family and hook */
+	__u64 cgroup;              /* id of the cgroup that holds its processes; 0: none */
+	struct wb_endpoint proxy4; /* where IPv4 goes; port 0: nowhere */
+	struct wb_endpoint proxy6; /* where IPv6 goes */
 	__s32 weight;
-	__u32 cgroup_level;               /* depth of that cgroup below the root */
-	__u32 on_down;                    /* enum wb_on_down */
-	__u32 first_filter;               /* its filters are filters[first_filter … + n_filters) */
+	__u32 cgroup_level; /* depth of that cgroup below the root */
+	__u32 on_down;      /* enum wb_on_down */
+	__u32 first_filter; /* its filters are filters[first_filter … + n_filters) */
 	__u32 n_filters;
 	__u32 reserved;
 };
@@ -48,7 +48,7 @@ struct wb_filter {
 	__be32 mask[4];
 	__u16 port_first; /* host byte order, inclusive */
 	__u16 port_last;
-	__u16 flags;      /* enum wb_filter_flags */
+	__u16 flags; /* enum wb_filter_flags */
 	__u16 reserved;
 };
 
@@ -95,11 +95,11 @@ enum wb_hop_flags {
 /* One redirect of a flow. */
 struct wb_hop {
 	__u64 handle;
-	__u64 time;              /* nanoseconds since boot */
-	struct wb_endpoint dst;  /* what the connection asked for */
-	__u16 flags;             /* enum wb_hop_flags */
+	__u64 time;             /* nanoseconds since boot */
+	struct wb_endpoint dst; /* what the connection asked for */
+	__u16 flags;            /* enum wb_hop_flags */
 	__u16 reserved;
-	__s32 weight;            /* the provider's, at that time */
+	__s32 weight; /* the provider's, at that time */
 	__u32 reserved2;
 };
 
@@ -146,7 +146,7 @@ struct wb_socket {
 	struct wb_flight_key flight; /* where it stands in the in-flight map */
 	__u64 cookie;                /* of the connecting socket */
 	__u32 carried;
-	__u32 role;                  /* enum wb_role */
+	__u32 role; /* enum wb_role */
 	__u32 has_context;
 	__u32 reserved;
 };
@@ -157,17 +157,17 @@ struct wb_listener {
 };
 
 enum wb_verdict {
-	WB_PASS,     /* no provider wants the connection */
+	WB_PASS, /* no provider wants the connection */
 	WB_REDIRECT,
-	WB_REFUSE,   /* the provider is down and blocks */
-	WB_LOOP,     /* the hop limit is reached */
+	WB_REFUSE, /* the provider is down and blocks */
+	WB_LOOP,   /* the hop limit is reached */
 };
 
 /* What the decision knows of a connection. */
 struct wb_query {
 	struct wb_endpoint dst;
-	__s32 self;       /* index of the provider whose process connects without records; -1: none */
-	__u64 down;       /* bit i: provider i can not be reached */
+	__s32 self; /* index of the provider whose process connects without records; -1: none */
+	__u64 down; /* bit i: provider i can not be reached */
 	__u32 n_hops;
 	__u32 reserved;
 };

@@ -26,8 +26,8 @@ static __always_inline const struct wb_hop *wb_newest_hop(const struct wb_socket
 }
 
 /* Add a hop to the records. False: there is no room. */
-static __always_inline bool wb_add_hop(struct wb_records *r, const struct wb_provider *p,
-				       const struct wb_endpoint *dst, __u16 flags)
+static __always_inline bool wb_add_hop(struct wb_records *r, const struct wb_provider *p, const struct wb_endpoint *dst,
+				       __u16 flags)
 {
 	__u32 i = r->n_hops;
 	struct wb_hop *hop;

@@ -165,4 +165,4 @@ struct wb_exports {
 	enum wb_role role;
 	enum wb_on_down on_down;
 	enum wb_filter_flags filter_flags;
-} __attribute__((packed)) *wb_exports __attribute__((unused));
+} __attribute__((packed)) * wb_exports __attribute__((unused));

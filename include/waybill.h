@@ -40,9 +40,9 @@
  * a buffer of at least this version's size is always accepted.
  */
 struct waybill_origin {
-	__u32 pid;          /* thread that called connect(), in the initial pid namespace */
-	__u32 tgid;         /* its process */
-	__u32 uid;          /* effective user and group, in the initial user namespace */
+	__u32 pid;  /* thread that called connect(), in the initial pid namespace */
+	__u32 tgid; /* its process */
+	__u32 uid;  /* effective user and group, in the initial user namespace */
 	__u32 gid;
 	__u64 cgroup_id;    /* cgroup v2 id: the inode number of its directory */
 	__u64 netns_cookie; /* as SO_NETNS_COOKIE answers in that namespace */

@@ -123,6 +123,7 @@ func (s *stage) command(ctx context.Context, name string, args ...string) (*exec
 		return nil, nil, err
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Args[0] = os.Args[0] // the name that people see in a list of processes
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 	cmd.Stderr = os.Stderr
 	return cmd, f, nil
@@ -152,7 +153,7 @@ func (s *stage) startProxy(ctx context.Context, name string, port uint16) error 
 	ready, err := lines.ReadString('\n')
 	go s.listenTo(a, lines)
 	if ready != "ready\n" {
-		return fmt.Errorf("start proxy %s: it printed %q: %w", name, ready, err)
+		return fmt.Errorf("start proxy %s: it printed %q instead of ready (%v)", name, ready, err)
 	}
 	return nil
 }

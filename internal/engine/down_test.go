@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"net/netip"
 	"strconv"
 	"testing"
 
@@ -162,7 +163,7 @@ func TestHopLimit(t *testing.T) {
 	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 	apply(t, e, chain(env, names...))
 	proxy := compile(t, "../../examples/c/proxy.c")
-	for i, name := range append(names, "i") {
+	for i, name := range names {
 		env.Start(name, proxy, "127.0.0.1", strconv.Itoa(7001+i))
 	}
 	if got, want := runClient(t, env, "127.0.0.1"), (clientReport{Peer: "127.0.0.1 8080", Answer: answer}); got != want {
@@ -171,9 +172,18 @@ func TestHopLimit(t *testing.T) {
 	if c := counters(t, e); c["redirected"] != 8 || c["looped"] != 0 {
 		t.Errorf("counters: %v", c)
 	}
-	apply(t, e, chain(env, append(names, "i")...))
-	if got := runClient(t, env, "127.0.0.1"); got.Answer != "" {
-		t.Errorf("through 9 proxies: client got %+v, want no answer", got)
+	// Seven C proxies, an eighth that looks closely, and a ninth that is one too many.
+	p := chain(env, append(names, "i")...)
+	p.Providers[7].Listen = netip.MustParseAddrPort("127.0.0.1:7108")
+	apply(t, e, p)
+	env.Start("i", proxy, "127.0.0.1", "7009")
+	var r struct {
+		Hops, Size   int
+		Error, Other string
+	}
+	decode(t, env.Run("h", "python3", "testdata/hops.py", "127.0.0.1", "7108", env.Cgroup("app")), &r)
+	if r.Hops != 8 || r.Size != 472 || r.Error != "ELOOP" || r.Other != "ECONNREFUSED" {
+		t.Errorf("the eighth proxy saw %+v", r)
 	}
 	if c := counters(t, e); c["redirected"] != 16 || c["looped"] != 1 {
 		t.Errorf("counters: %v", c)
