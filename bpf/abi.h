@@ -151,9 +151,10 @@ struct wb_socket {
 	__u32 reserved;
 };
 
-/* On a listening socket: the provider whose process listens. */
+/* On a listening socket: the provider whose process listens, and the cgroup that made the process the provider's. */
 struct wb_listener {
 	__u64 handle;
+	__u64 cgroup;
 };
 
 enum wb_verdict {

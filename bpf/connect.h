@@ -77,7 +77,9 @@ static __always_inline enum wb_counter wb_probe_listener(struct bpf_sock_addr *c
 		return result;
 	if (sk->state == BPF_TCP_LISTEN) {
 		mark = bpf_sk_storage_get(&listeners, sk, 0, 0);
-		result = mark && mark->handle == p->handle ? WB_REACHABLE : WB_DOWN_FOREIGN_LISTENER;
+		result = WB_DOWN_FOREIGN_LISTENER;
+		if (mark && mark->handle == p->handle && mark->cgroup == p->cgroup)
+			result = WB_REACHABLE;
 	}
 	bpf_sk_release(sk);
 	return result;

@@ -168,16 +168,12 @@ static __always_inline void wb_mark_listener(struct bpf_sock_ops *ctx)
 	const struct wb_policy *policy = wb_active_policy();
 	struct wb_listener mark = {};
 	struct bpf_sock *sk = ctx->sk;
-	int provider;
 
 	if (!sk || !policy)
 		return;
 	bpf_sk_storage_delete(&listeners, sk);
-	provider = wb_current_provider(policy);
-	if (provider < 0)
-		return;
-	mark.handle = policy->providers[provider & (WB_MAX_PROVIDERS - 1)].handle;
-	bpf_sk_storage_get(&listeners, sk, &mark, BPF_SK_STORAGE_GET_F_CREATE);
+	if (wb_make_mark(policy, bpf_get_current_task_btf(), &mark))
+		bpf_sk_storage_get(&listeners, sk, &mark, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
 #endif /* WB_FLIGHT_H */

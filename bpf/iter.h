@@ -16,10 +16,9 @@ int wb_adopt_listeners(struct bpf_iter__task_file *ctx)
 	const struct wb_policy *policy = wb_active_policy();
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct wb_listener *mark;
+	struct wb_listener mark = {}, *kept;
 	struct socket *sock;
 	struct sock *sk;
-	int provider;
 
 	if (!task || !file || !policy)
 		return 0;
@@ -30,12 +29,11 @@ int wb_adopt_listeners(struct bpf_iter__task_file *ctx)
 	if (!sk || sk->__sk_common.skc_state != BPF_TCP_LISTEN ||
 	    (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
 		return 0;
-	provider = wb_task_provider(policy, task);
-	if (provider < 0)
+	if (!wb_make_mark(policy, task, &mark))
 		return 0;
-	mark = bpf_sk_storage_get(&listeners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (mark)
-		mark->handle = policy->providers[provider & (WB_MAX_PROVIDERS - 1)].handle;
+	kept = bpf_sk_storage_get(&listeners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (kept)
+		*kept = mark;
 	return 0;
 }
 

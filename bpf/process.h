@@ -85,6 +85,21 @@ static __always_inline int wb_current_provider(const struct wb_policy *policy)
 	return wb_task_provider(policy, bpf_get_current_task_btf());
 }
 
+/* What to write on a listening socket of a task's. False: the task is no provider's. */
+static __always_inline bool wb_make_mark(const struct wb_policy *policy, struct task_struct *task,
+					 struct wb_listener *mark)
+{
+	int provider = wb_task_provider(policy, task);
+	const struct wb_provider *p;
+
+	if (provider < 0)
+		return false;
+	p = &policy->providers[provider & (WB_MAX_PROVIDERS - 1)];
+	mark->handle = p->handle;
+	mark->cgroup = p->cgroup;
+	return true;
+}
+
 /*
  * Describe the current process. The group leader speaks for it: io_uring
  * connects from worker threads that carry a name of their own.

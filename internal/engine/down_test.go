@@ -154,6 +154,31 @@ func TestAdoptListener(t *testing.T) {
 	checkReport(t, r, 1)
 }
 
+// TestProviderMovesToAnotherCgroup: the mark on a listener is worth no more
+// than the process set that gave it.
+func TestProviderMovesToAnotherCgroup(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
+	p := chain(env, "a")
+	apply(t, e, p)
+	startReporter(env, "a", "127.0.0.1")
+	p.Providers[0].Cgroup = env.Cgroup("elsewhere")
+	apply(t, e, p)
+	if got := runClient(t, env, "127.0.0.1"); got.Answer != answer {
+		t.Errorf("client got %+v", got)
+	}
+	if c := counters(t, e); c["down_foreign_listener"] != 1 || c["redirected"] != 0 {
+		t.Errorf("counters: %v", c)
+	}
+	// And back, while it listens all the time.
+	apply(t, e, chain(env, "a"))
+	var r report
+	decode(t, env.Run("app", "python3", "testdata/connects.py", "plain"), &r)
+	checkReport(t, r, 1)
+}
+
 // TestHopLimit has more providers than a flow may have hops.
 func TestHopLimit(t *testing.T) {
 	t.Parallel()
