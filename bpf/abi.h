@@ -95,12 +95,11 @@ enum wb_hop_flags {
 /* One redirect of a flow. */
 struct wb_hop {
 	__u64 handle;
-	__u64 time;             /* nanoseconds since boot */
-	struct wb_endpoint dst; /* what the connection asked for */
-	__u16 flags;            /* enum wb_hop_flags */
-	__u16 reserved;
+	__u64 time;     /* nanoseconds since boot */
+	__be32 addr[4]; /* what the connection asked for */
+	__be16 port;
+	__u16 flags;  /* enum wb_hop_flags */
 	__s32 weight; /* the provider's, at that time */
-	__u32 reserved2;
 };
 
 /*
@@ -139,16 +138,17 @@ enum wb_role {
 /*
  * What a socket knows. The first `carried` hops were set by the proxy that
  * owns the socket; those after them were added by the connect() under way and
- * are dropped when it is repeated.
+ * are dropped when it is repeated. With the kernel's 72 bytes around it, it
+ * just fits an allocation of 512: every redirect makes two.
  */
 struct wb_socket {
 	struct wb_records records;
-	struct wb_flight_key flight; /* where it stands in the in-flight map */
-	__u64 cookie;                /* of the connecting socket */
-	__u32 carried;
-	__u32 role; /* enum wb_role */
-	__u32 has_context;
-	__u32 reserved;
+	struct wb_endpoint proxy; /* where the connect() under way was sent */
+	__u8 carried;
+	__u8 role; /* enum wb_role */
+	__u8 has_context;
+	__u8 reserved;
+	__u64 cookie; /* of the connecting socket */
 };
 
 /* On a listening socket: the provider whose process listens, and the cgroup that made the process the provider's. */

@@ -112,7 +112,9 @@ static long wb_try(__u32 round, struct wb_attempt *a)
 	const struct wb_provider *p;
 	enum wb_counter down;
 
-	wb_decide(a->policy, &a->query, a->socket ? a->socket->records.hops : NULL, &a->decision);
+	/* The first round of a process that is no proxy's has been decided by wb_connect() already. */
+	if (round || a->query.self >= 0)
+		wb_decide(a->policy, &a->query, a->socket ? a->socket->records.hops : NULL, &a->decision);
 	if (a->decision.verdict != WB_REDIRECT)
 		return 1;
 	down = wb_probe(a);
@@ -144,7 +146,7 @@ static __always_inline void wb_stamp(struct wb_attempt *a)
 	}
 	wb_add_hop(r, p, &a->query.dst, 0);
 	s->role = WB_CONNECTS;
-	s->flight.remote = *wb_proxy_for(p, &a->query.dst);
+	s->proxy = *wb_proxy_for(p, &a->query.dst);
 	wb_count(WB_REDIRECTED);
 	wb_count_provider(p->handle, WB_PROVIDER_REDIRECTED);
 }

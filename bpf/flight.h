@@ -47,15 +47,15 @@ static __always_inline bool wb_tuple(struct bpf_sock_ops *ctx, struct wb_flight_
 }
 
 /* Put the records into the map. An entry that is already there is left over from the same address pair: replace it. */
-static __always_inline bool wb_put_in_flight(struct wb_socket *s)
+static __always_inline bool wb_put_in_flight(const struct wb_flight_key *key, struct wb_socket *s)
 {
-	long err = bpf_map_update_elem(&inflight, &s->flight, s, BPF_NOEXIST);
+	long err = bpf_map_update_elem(&inflight, key, s, BPF_NOEXIST);
 
 	if (!err) {
 		__sync_fetch_and_add(&inflight_used, 1);
 		return true;
 	}
-	if (err == -EEXIST && !bpf_map_update_elem(&inflight, &s->flight, s, BPF_EXIST)) {
+	if (err == -EEXIST && !bpf_map_update_elem(&inflight, key, s, BPF_EXIST)) {
 		wb_count(WB_ABANDONED);
 		return true;
 	}
@@ -85,21 +85,20 @@ static __always_inline void wb_depart(struct bpf_sock_ops *ctx)
 	if (!s || !wb_is_stamped(s) || !wb_tuple(ctx, &key))
 		return;
 	/* A program that runs after ours sent the connection elsewhere: it does not go to the proxy. */
-	if (!wb_same_endpoint(&key.remote, &s->flight.remote)) {
+	if (!wb_same_endpoint(&key.remote, &s->proxy)) {
 		wb_forget_stamp(s);
 		wb_count(WB_DIVERTED);
 		return;
 	}
-	s->flight = key;
 	s->cookie = bpf_get_socket_cookie(ctx);
-	if (!wb_put_in_flight(s)) {
+	if (!wb_put_in_flight(&key, s)) {
 		wb_count(WB_LOST);
 		return;
 	}
 	if (s->has_context) {
 		context = bpf_sk_storage_get(&socket_contexts, sk, 0, 0);
 		if (context)
-			bpf_map_update_elem(&inflight_contexts, &s->flight, context, BPF_ANY);
+			bpf_map_update_elem(&inflight_contexts, &key, context, BPF_ANY);
 	}
 	/* So that wb_abandon() hears of the end, whatever it is. */
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -142,20 +141,24 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 	wb_take_from_flight(&key);
 }
 
-/* STATE_CB to TCP_CLOSE on the connecting side: what has not arrived by now never will. */
+/*
+ * STATE_CB to TCP_CLOSE on the connecting side: what has not arrived by now
+ * never will. tcp_set_state() calls us before the socket loses its addresses.
+ */
 static __always_inline void wb_abandon(struct bpf_sock_ops *ctx)
 {
+	struct wb_flight_key key = {};
 	struct bpf_sock *sk = ctx->sk;
 	struct wb_socket *s, *flying;
 
 	if (!sk)
 		return;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!s || !wb_is_stamped(s))
+	if (!s || !wb_is_stamped(s) || !wb_tuple(ctx, &key))
 		return;
-	flying = bpf_map_lookup_elem(&inflight, &s->flight);
-	if (flying && flying->cookie == s->cookie && wb_take_from_flight(&s->flight)) {
-		bpf_map_delete_elem(&inflight_contexts, &s->flight);
+	flying = bpf_map_lookup_elem(&inflight, &key);
+	if (flying && flying->cookie == s->cookie && wb_take_from_flight(&key)) {
+		bpf_map_delete_elem(&inflight_contexts, &key);
 		wb_count(WB_ABANDONED);
 	}
 	/* The socket may be used again: for another SET, another connect(). */

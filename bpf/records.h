@@ -25,6 +25,13 @@ static __always_inline const struct wb_hop *wb_newest_hop(const struct wb_socket
 	return &s->records.hops[(s->records.n_hops - 1) & (WB_MAX_HOPS - 1)];
 }
 
+static __always_inline void wb_hop_dst(const struct wb_hop *hop, struct wb_endpoint *dst)
+{
+	__builtin_memcpy(dst->addr, hop->addr, sizeof(dst->addr));
+	dst->port = hop->port;
+	dst->reserved = 0;
+}
+
 /* Add a hop to the records. False: there is no room. */
 static __always_inline bool wb_add_hop(struct wb_records *r, const struct wb_provider *p, const struct wb_endpoint *dst,
 				       __u16 flags)
@@ -37,11 +44,10 @@ static __always_inline bool wb_add_hop(struct wb_records *r, const struct wb_pro
 	hop = &r->hops[i];
 	hop->handle = p->handle;
 	hop->time = bpf_ktime_get_boot_ns();
-	hop->dst = *dst;
+	__builtin_memcpy(hop->addr, dst->addr, sizeof(hop->addr));
+	hop->port = dst->port;
 	hop->flags = flags;
-	hop->reserved = 0;
 	hop->weight = p->weight;
-	hop->reserved2 = 0;
 	r->n_hops = i + 1;
 	return true;
 }

@@ -109,7 +109,7 @@ static __always_inline int wb_answer_context(struct bpf_sockopt *ctx, const stru
 	return 0;
 }
 
-static __always_inline int wb_answer_sockaddr4(struct bpf_sockopt *ctx, const struct wb_endpoint *dst)
+static __always_inline int wb_answer_sockaddr4(struct bpf_sockopt *ctx, const struct wb_hop *hop)
 {
 	struct wb_sockaddr_in *out;
 	int room = wb_room(ctx, sizeof(*out));
@@ -119,11 +119,11 @@ static __always_inline int wb_answer_sockaddr4(struct bpf_sockopt *ctx, const st
 	out = ctx->optval;
 	if ((void *)(out + 1) > ctx->optval_end)
 		return -ERANGE;
-	*out = (struct wb_sockaddr_in){ .family = AF_INET, .port = dst->port, .addr = dst->addr[3] };
+	*out = (struct wb_sockaddr_in){ .family = AF_INET, .port = hop->port, .addr = hop->addr[3] };
 	return 0;
 }
 
-static __always_inline int wb_answer_sockaddr6(struct bpf_sockopt *ctx, const struct wb_endpoint *dst)
+static __always_inline int wb_answer_sockaddr6(struct bpf_sockopt *ctx, const struct wb_hop *hop)
 {
 	struct wb_sockaddr_in6 *out;
 	int room = wb_room(ctx, sizeof(*out));
@@ -133,16 +133,16 @@ static __always_inline int wb_answer_sockaddr6(struct bpf_sockopt *ctx, const st
 	out = ctx->optval;
 	if ((void *)(out + 1) > ctx->optval_end)
 		return -ERANGE;
-	*out = (struct wb_sockaddr_in6){ .family = AF_INET6, .port = dst->port };
-	__builtin_memcpy(out->addr, dst->addr, sizeof(out->addr));
+	*out = (struct wb_sockaddr_in6){ .family = AF_INET6, .port = hop->port };
+	__builtin_memcpy(out->addr, hop->addr, sizeof(out->addr));
 	return 0;
 }
 
 static __always_inline int wb_answer_original_dst(struct bpf_sockopt *ctx, const struct wb_socket *s)
 {
-	const struct wb_endpoint *dst = &wb_newest_hop(s)->dst;
+	const struct wb_hop *hop = wb_newest_hop(s);
 
-	return wb_is_mapped(dst->addr) ? wb_answer_sockaddr4(ctx, dst) : wb_answer_sockaddr6(ctx, dst);
+	return wb_is_mapped(hop->addr) ? wb_answer_sockaddr4(ctx, hop) : wb_answer_sockaddr6(ctx, hop);
 }
 
 static __always_inline int wb_answer_origin(struct bpf_sockopt *ctx, const struct wb_socket *s)
@@ -218,7 +218,7 @@ static __always_inline int wb_answer(struct bpf_sockopt *ctx)
  */
 static __always_inline void wb_answer_netfilter(struct bpf_sockopt *ctx)
 {
-	const struct wb_endpoint *dst;
+	const struct wb_hop *hop;
 	struct bpf_sock *sk = ctx->sk;
 	struct wb_socket *s;
 	int err;
@@ -228,15 +228,15 @@ static __always_inline void wb_answer_netfilter(struct bpf_sockopt *ctx)
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!s || s->role != WB_ACCEPTED || !s->records.n_hops)
 		return;
-	dst = &wb_newest_hop(s)->dst;
+	hop = wb_newest_hop(s);
 	if (ctx->level == SOL_IP) {
-		if (!wb_is_mapped(dst->addr))
+		if (!wb_is_mapped(hop->addr))
 			return;
-		err = wb_answer_sockaddr4(ctx, dst);
+		err = wb_answer_sockaddr4(ctx, hop);
 	} else {
 		if (sk->family != AF_INET6)
 			return;
-		err = wb_answer_sockaddr6(ctx, dst);
+		err = wb_answer_sockaddr6(ctx, hop);
 	}
 	wb_count(WB_QUERIED);
 	bpf_set_retval(err == -ERANGE ? -EINVAL : err);

@@ -65,8 +65,8 @@ static __always_inline void wb_peer(struct bpf_sock_addr *ctx, struct wb_endpoin
 	if (!sk)
 		return;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (s && wb_is_stamped(s) && wb_same_endpoint(peer, &s->flight.remote))
-		*peer = wb_newest_hop(s)->dst;
+	if (s && wb_is_stamped(s) && wb_same_endpoint(peer, &s->proxy))
+		wb_hop_dst(wb_newest_hop(s), peer);
 }
 
 SEC("cgroup/getpeername4")

@@ -110,14 +110,13 @@ type kernelWbFlow struct {
 }
 
 type kernelWbHop struct {
-	_         structs.HostLayout
-	Handle    uint64
-	Time      uint64
-	Dst       kernelWbEndpoint
-	Flags     uint16
-	Reserved  uint16
-	Weight    int32
-	Reserved2 uint32
+	_      structs.HostLayout
+	Handle uint64
+	Time   uint64
+	Addr   [4]uint32
+	Port   uint16
+	Flags  uint16
+	Weight int32
 }
 
 type kernelWbHopFlags uint32
@@ -201,12 +200,12 @@ const (
 type kernelWbSocket struct {
 	_          structs.HostLayout
 	Records    kernelWbRecords
-	Flight     kernelWbFlightKey
+	Proxy      kernelWbEndpoint
+	Carried    uint8
+	Role       uint8
+	HasContext uint8
+	Reserved   uint8
 	Cookie     uint64
-	Carried    uint32
-	Role       uint32
-	HasContext uint32
-	Reserved   uint32
 }
 
 // Names of all BPF objects in the ELF.

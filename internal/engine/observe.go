@@ -199,7 +199,7 @@ func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {
 		},
 		Carried: int(s.Carried),
 	}
-	if s.Role == uint32(kernelWbRoleWB_ACCEPTED) {
+	if s.Role == uint8(kernelWbRoleWB_ACCEPTED) {
 		flow.Role = Accepted
 	}
 	for _, h := range s.Records.Hops[:min(int(s.Records.N_hops), len(s.Records.Hops))] {
@@ -209,7 +209,7 @@ func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {
 		}
 		flow.Hops = append(flow.Hops, Hop{
 			Provider: name,
-			Dst:      decodeEndpoint(h.Dst),
+			Dst:      decodeEndpoint(kernelWbEndpoint{Addr: h.Addr, Port: h.Port}),
 			Time:     time.Duration(h.Time),
 			Implied:  h.Flags&uint16(kernelWbHopFlagsWB_HOP_IMPLIED) != 0,
 		})

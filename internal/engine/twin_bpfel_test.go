@@ -17,14 +17,13 @@ type twinWbCase struct {
 	_     structs.HostLayout
 	Query twinWbQuery
 	Hops  [8]struct {
-		_         structs.HostLayout
-		Handle    uint64
-		Time      uint64
-		Dst       twinWbEndpoint
-		Flags     uint16
-		Reserved  uint16
-		Weight    int32
-		Reserved2 uint32
+		_      structs.HostLayout
+		Handle uint64
+		Time   uint64
+		Addr   [4]uint32
+		Port   uint16
+		Flags  uint16
+		Weight int32
 	}
 	Decision struct {
 		_        structs.HostLayout

@@ -15,6 +15,7 @@ from wb import CONTEXT, ORIGIN, ORIGINAL_DST, RECORDS, RECORDS_MAX, SOL_WAYBILL,
 app, foreign = sys.argv[1], bytes.fromhex(sys.argv[2])
 ORIGIN_ADDRESS, UNWANTED_ADDRESS = ("127.0.0.1", 8080), ("127.0.0.1", 8081)
 CLONE_NEWUSER = 0x10000000
+HOP = 40  # bytes of a blob for each hop
 
 
 def row(what, want, got):
@@ -82,9 +83,9 @@ def bad_blobs():
         row("set nothing", "EINVAL", wb.set_errno(sock, b""))
         row("set one byte", "EINVAL", wb.set_errno(sock, b"x"))
         row("set a blob cut by a byte", "EINVAL", wb.set_errno(sock, blob[:-1]))
-        row("set a blob cut by a hop", "EINVAL", wb.set_errno(sock, blob[:-48]))
+        row("set a blob cut by a hop", "EINVAL", wb.set_errno(sock, blob[:-HOP]))
         row("set a blob and a byte", "EINVAL", wb.set_errno(sock, blob + b"\0"))
-        row("set a blob and a hop", "EINVAL", wb.set_errno(sock, blob + blob[-48:]))
+        row("set a blob and a hop", "EINVAL", wb.set_errno(sock, blob + blob[-HOP:]))
         row("set the longest blob of zeros", "EINVAL", wb.set_errno(sock, bytes(RECORDS_MAX)))
         row("set more than a page", "EINVAL", wb.set_errno(sock, bytes(10000)))
         row("set a blob of another waybill", "EINVAL", wb.set_errno(sock, foreign))

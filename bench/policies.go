@@ -1,0 +1,61 @@
+//go:build linux
+
+package main
+
+import (
+	"net/netip"
+
+	"github.com/waybill-net/waybill/internal/policy"
+)
+
+func local(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4(loopback), port)
+}
+
+// unserved selects the destination that is redirected. Loopback is redirected
+// only if a prefix in that space names it.
+func unserved(provider string) policy.Filter {
+	return policy.Filter{
+		Provider:    provider,
+		Destination: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(loopback), 32)},
+		Ports:       []policy.PortRange{policy.Port(unservedPort)},
+	}
+}
+
+// smallPolicy has one provider and one filter.
+func (s *scene) smallPolicy() policy.Policy {
+	return policy.Policy{
+		Providers: []policy.Provider{{Name: providerName(0), Listen: local(s.proxyPort), Cgroup: s.provider(0)}},
+		Filters:   []policy.Filter{unserved(providerName(0))},
+	}
+}
+
+// fullPolicy has as many providers and filters as there can be. Each filter
+// is compared to its end, the last bits of the address, before it turns out
+// not to match.
+func fullPolicy() policy.Policy {
+	var p policy.Policy
+	for i := range policy.MaxProviders {
+		p.Providers = append(p.Providers, policy.Provider{Name: providerName(i), Listen: local(uint16(100 + i))})
+	}
+	for i := range policy.MaxFilters {
+		a := netip.AddrFrom4([4]byte{127, 255, byte(i >> 8), byte(i)})
+		p.Filters = append(p.Filters, policy.Filter{
+			Provider:    providerName(i % policy.MaxProviders),
+			Destination: []netip.Prefix{netip.PrefixFrom(a, 32)},
+		})
+	}
+	return p
+}
+
+// chainPolicy sends a flow through all proxies, one after the other.
+func (s *scene) chainPolicy() policy.Policy {
+	var p policy.Policy
+	for i := range s.proxies {
+		p.Providers = append(p.Providers, policy.Provider{
+			Name: providerName(i), Listen: local(s.proxyPorts[i]), Cgroup: s.provider(i),
+		})
+		p.Filters = append(p.Filters, unserved(providerName(i)))
+	}
+	return p
+}

@@ -1,0 +1,49 @@
+//go:build linux
+
+package main
+
+// What the bench and its workers say to each other: one JSON object per line,
+// an order to the worker's standard input and its reply from standard output.
+
+// Destinations that nobody serves, in namespaces of our own: a connection
+// there is refused unless it is redirected, so none goes wrong unseen.
+const (
+	unservedPort = 9
+	heldPort     = 10 // in nft's namespace: to the worker itself, not to the acceptor
+)
+
+const (
+	opDrop    = "drop"    // give up all privileges
+	opListen  = "listen"  // and answer the port
+	opNft     = "nft"     // make a namespace with an nft redirect and answer its acceptor's port
+	opConnect = "connect" // time N times socket(), connect(), close()
+	opDial    = "dial"    // connect, with records if there are any, and keep the socket
+	opAccept  = "accept"  // keep the next accepted socket and answer its records
+	opSet     = "set"     // time N times setsockopt() of Option, each on a fresh socket
+	opGet     = "get"     // time N times getsockopt() of Option on the socket kept last
+	opRelease = "release" // close the sockets that were kept
+)
+
+type order struct {
+	Op      string
+	Port    uint16
+	N       int
+	CPU     int // opNft: for the acceptor
+	Records []byte
+	Option  option
+}
+
+// option is one socket option, with the value to set or the size to ask for.
+type option struct {
+	Level, Name int
+	Value       []byte
+	Size        int
+}
+
+type reply struct {
+	Error   string
+	Port    uint16
+	Records []byte
+	Samples []float64 // nanoseconds per call
+	Cycles  []float64 // opConnect: of socket(), connect() and close() together
+}

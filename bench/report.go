@@ -1,0 +1,134 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// Report is what a run says, to people and, as JSON, to programs.
+type Report struct {
+	Machine  machine    `json:"machine"`
+	Rounds   int        `json:"rounds"`
+	Calls    int        `json:"calls_per_round"`
+	Seconds  float64    `json:"seconds"`
+	Notes    []string   `json:"notes,omitempty"`
+	Sections []section  `json:"sections"`
+	Hooks    []hookTime `json:"hooks"`
+}
+
+// section is the rows that are compared with one another.
+type section struct {
+	Name  string `json:"name"`
+	Title string `json:"title"`
+	Rows  []row  `json:"rows"`
+}
+
+type row struct {
+	Name string `json:"name"`
+	Goal *goal  `json:"goal,omitempty"`
+	figures
+}
+
+// goal is a bound on the median or on what is added.
+type goal struct {
+	AddedNS  float64 `json:"max_added_ns,omitempty"`
+	MedianNS float64 `json:"max_median_ns,omitempty"`
+	Verdict  string  `json:"verdict"`
+}
+
+// judge gives a verdict. A difference is as sure as its interval is narrow.
+func (g goal) judge(f figures) *goal {
+	low, high, bound := f.Low, f.High, g.AddedNS
+	if bound == 0 {
+		low, high, bound = f.Median, f.Median, g.MedianNS
+	}
+	switch {
+	case high <= bound:
+		g.Verdict = "met"
+	case low > bound:
+		g.Verdict = "not met"
+	default:
+		g.Verdict = "unclear"
+	}
+	return &g
+}
+
+// The goals of the project.
+var (
+	passGoal     = goal{AddedNS: 100}
+	redirectGoal = goal{AddedNS: 2000}
+	optionGoal   = goal{MedianNS: 2000}
+)
+
+var goals = map[key]goal{
+	{sectionConnect, nameAttached}:   passGoal,
+	{sectionConnect, nameFull}:       passGoal,
+	{sectionConnect, nameRedirected}: redirectGoal,
+	{sectionSet, nameRecords(1)}:     optionGoal,
+	{sectionSet, nameRecords(2)}:     optionGoal,
+	{sectionSet, nameRecords(8)}:     optionGoal,
+	{sectionGet, nameRecords(1)}:     optionGoal,
+	{sectionGet, nameRecords(2)}:     optionGoal,
+	{sectionGet, nameRecords(8)}:     optionGoal,
+	{sectionGet, nameOriginal}:       optionGoal,
+	{sectionGet, nameNetfilter}:      optionGoal,
+	{sectionGet, nameOrigin}:         optionGoal,
+	{sectionGet, nameState}:          optionGoal,
+}
+
+var connectRows = []string{
+	nameDirect, nameAgain, nameEmpty, nameAttached, nameFull, nameRedirected, nameNftPass, nameNft,
+}
+
+// layout is the order of the table. The first row of a section is what the
+// others are compared with.
+var layout = []struct {
+	name, title string
+	rows        []string
+}{
+	{
+		sectionElsewhere, "connect() of every other process, with hooks attached to a cgroup that it is not in",
+		[]string{nameBare, nameElsewhere},
+	},
+	{sectionConnect, "connect() to a listener on loopback, with hooks attached; direct is outside the scope", connectRows},
+	{sectionCycle, "socket(), connect() and close() together", connectRows},
+	{sectionSet, "setsockopt() on a fresh socket; direct is SO_KEEPALIVE outside the scope", []string{
+		nameDirect, nameAgain, nameEmpty, nameTrivial, nameRecords(1), nameRecords(2), nameRecords(8),
+	}},
+	{sectionGet, "getsockopt() on a connected socket; direct is SO_KEEPALIVE outside the scope", []string{
+		nameDirect, nameAgain, nameEmpty, nameTrivial, nameRecords(1), nameRecords(2), nameRecords(8),
+		nameOriginal, nameNetfilter, nameOrigin, nameState, nameNftAnswers,
+	}},
+}
+
+// newReport leaves out the rows that were not measured.
+func newReport(opts options, notes []string, r results, hooks []hookTime) *Report {
+	report := &Report{Machine: thisMachine(), Rounds: opts.rounds, Calls: opts.calls, Notes: notes, Hooks: hooks}
+	for _, l := range layout {
+		s := section{Name: l.name, Title: l.title}
+		for _, name := range l.rows {
+			f, ok := r.of(l.name, name, l.rows[0])
+			if !ok {
+				continue
+			}
+			line := row{Name: name, figures: f}
+			if g, ok := goals[key{l.name, name}]; ok {
+				line.Goal = g.judge(f)
+			}
+			s.Rows = append(s.Rows, line)
+		}
+		report.Sections = append(report.Sections, s)
+	}
+	return report
+}
+
+func (r *Report) write(path string) error {
+	b, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}

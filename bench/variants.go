@@ -1,0 +1,148 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/waybill-net/waybill/internal/policy"
+)
+
+// As in include/waybill.h.
+const (
+	solWaybill = 0x5742
+
+	optRecords     = 1
+	optOriginalDst = 3
+	optOrigin      = 4
+	optState       = 5
+
+	recordsMax = 1024
+	originSize = 64
+	stateSize  = 8
+)
+
+const soOriginalDst = 80 // at level SOL_IP: linux/netfilter_ipv4.h
+
+// The sections of the table: variants are compared within one.
+const (
+	sectionElsewhere = "elsewhere"
+	sectionConnect   = "connect"
+	sectionCycle     = "cycle"
+	sectionSet       = "set"
+	sectionGet       = "get"
+)
+
+const (
+	nameBare      = "nothing attached"
+	nameElsewhere = "hooks that do nothing"
+
+	nameDirect     = "direct"
+	nameAgain      = "direct again: the noise"
+	nameEmpty      = "hooks that do nothing"
+	nameAttached   = "attached, not redirected"
+	nameFull       = "… by a policy of 1024 filters"
+	nameRedirected = "redirected"
+	nameNftPass    = "nft in place, not redirected"
+	nameNft        = "nft redirect"
+
+	nameTrivial    = "SO_KEEPALIVE in the scope"
+	nameOriginal   = "original destination"
+	nameNetfilter  = "SO_ORIGINAL_DST"
+	nameNftAnswers = "SO_ORIGINAL_DST of nft"
+	nameOrigin     = "origin"
+	nameState      = "redirect state"
+)
+
+func nameRecords(hops int) string {
+	if hops == 1 {
+		return "records of 1 hop"
+	}
+	return fmt.Sprintf("records of %d hops", hops)
+}
+
+// measuredHops are the lengths of the records that are set and read.
+var measuredHops = []int{1, 2, 8}
+
+// variant is one thing to measure.
+type variant struct {
+	section string
+	name    string
+	worker  *worker
+	order   order
+}
+
+func connectTo(name string, w *worker, port uint16) variant {
+	return variant{sectionConnect, name, w, order{Op: opConnect, Port: port}}
+}
+
+func set(name string, w *worker, o option) variant {
+	return variant{sectionSet, name, w, order{Op: opSet, Option: o}}
+}
+
+func get(name string, w *worker, o option) variant {
+	return variant{sectionGet, name, w, order{Op: opGet, Option: o}}
+}
+
+var keepAlive = option{Level: unix.SOL_SOCKET, Name: unix.SO_KEEPALIVE, Value: []byte{1, 0, 0, 0}, Size: 4}
+
+// phase is what is measured with one policy in force.
+type phase struct {
+	policy   policy.Policy
+	variants []variant
+}
+
+func (s *scene) phases(records [][]byte) []phase {
+	return []phase{
+		{s.smallPolicy(), s.small()},
+		{fullPolicy(), s.full()},
+		{s.chainPolicy(), s.chain(records)},
+	}
+}
+
+func (s *scene) small() []variant {
+	variants := []variant{
+		connectTo(nameDirect, s.direct, s.originPort),
+		connectTo(nameAgain, s.again, s.originPort),
+		connectTo(nameEmpty, s.empty, s.originPort),
+		connectTo(nameAttached, s.app, s.originPort),
+		connectTo(nameRedirected, s.app, unservedPort),
+	}
+	if s.nft != nil {
+		variants = append(variants,
+			connectTo(nameNftPass, s.nft, s.nftPort),
+			connectTo(nameNft, s.nft, unservedPort))
+	}
+	return variants
+}
+
+func (s *scene) full() []variant {
+	return []variant{connectTo(nameFull, s.app, s.originPort)}
+}
+
+// chain uses that the proxy at place i has an accepted socket with i+1 hops.
+func (s *scene) chain(records [][]byte) []variant {
+	first := s.proxies[0]
+	variants := []variant{
+		set(nameDirect, s.direct, keepAlive), set(nameAgain, s.again, keepAlive),
+		set(nameEmpty, s.empty, keepAlive), set(nameTrivial, first, keepAlive),
+		get(nameDirect, s.direct, keepAlive), get(nameAgain, s.again, keepAlive),
+		get(nameEmpty, s.empty, keepAlive), get(nameTrivial, first, keepAlive),
+		get(nameOriginal, first, option{Level: solWaybill, Name: optOriginalDst, Size: unix.SizeofSockaddrInet6}),
+		get(nameNetfilter, first, originalDst),
+		get(nameOrigin, first, option{Level: solWaybill, Name: optOrigin, Size: originSize}),
+		get(nameState, first, option{Level: solWaybill, Name: optState, Size: stateSize}),
+	}
+	for _, hops := range measuredHops {
+		w, o := s.proxies[hops-1], option{Level: solWaybill, Name: optRecords, Value: records[hops-1], Size: recordsMax}
+		variants = append(variants, set(nameRecords(hops), w, o), get(nameRecords(hops), w, o))
+	}
+	if s.nft != nil {
+		variants = append(variants, get(nameNftAnswers, s.nft, originalDst))
+	}
+	return variants
+}
+
+var originalDst = option{Level: unix.SOL_IP, Name: soOriginalDst, Size: unix.SizeofSockaddrInet4}
