@@ -102,7 +102,12 @@ type clientSummary struct {
 	Reset   int // the connection ended before the answer: it was in the hands of a proxy that died
 	Hung    int // no end within the time limit
 	Other   int
-	Errors  []string // the first few of Other
+	Errors  []string    // the first few of Other
+	Failed  []time.Time // when connections were refused or reset
+}
+
+func (s clientSummary) String() string {
+	return fmt.Sprintf("%d arrived, %d refused, %d reset, %d hung, %d other %q", s.Arrived, s.Refused, s.Reset, s.Hung, s.Other, s.Errors)
 }
 
 const clientTimeout = 10 * time.Second
@@ -139,8 +144,10 @@ func (s *clientSummary) add(err error) {
 		s.Arrived++
 	case errors.Is(err, syscall.ECONNREFUSED):
 		s.Refused++
+		s.Failed = append(s.Failed, time.Now())
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
 		s.Reset++
+		s.Failed = append(s.Failed, time.Now())
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.Hung++
 	default:
