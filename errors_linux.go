@@ -12,6 +12,9 @@ func explainErrno(op string, errno syscall.Errno) (hint string, kind error) {
 	case syscall.ELOOP:
 		return "at most 8; waybill flows shows the providers", ErrTooManyHops
 	}
+	if op == opDial && errno == syscall.EACCES {
+		return "a provider that is down blocks this connection, or a firewall does", nil
+	}
 	if op == opSetRecords {
 		switch errno {
 		case syscall.EACCES:

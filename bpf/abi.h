@@ -147,14 +147,9 @@ struct wb_socket {
 	__u8 carried;
 	__u8 role; /* enum wb_role */
 	__u8 has_context;
-	__u8 reserved;
-	__u64 cookie; /* of the connecting socket */
-};
-
-/* On a listening socket: the provider whose process listens, and the cgroup that made the process the provider's. */
-struct wb_listener {
-	__u64 handle;
-	__u64 cgroup;
+	__u8 proxy_cgroup_level;
+	__u64 proxy_cgroup; /* whose listener is to accept it */
+	__u64 cookie;       /* of the connecting socket */
 };
 
 enum wb_verdict {
@@ -166,9 +161,9 @@ enum wb_verdict {
 
 /* What the decision knows of a connection. */
 struct wb_query {
-	struct wb_endpoint dst;
-	__s32 self; /* index of the provider whose process connects without records; -1: none */
-	__u64 down; /* bit i: provider i can not be reached */
+	struct wb_endpoint dst; /* never the unspecified address: see wb_resolve_any() */
+	__s32 self;             /* index of the provider whose process connects without records; -1: none */
+	__u64 down;             /* bit i: provider i can not be reached */
 	__u32 n_hops;
 	__u32 reserved;
 };
@@ -198,6 +193,7 @@ enum wb_counter {
 	WB_ABANDONED,             /* records taken back: the connection failed or closed before it was accepted */
 	WB_LOST,                  /* records that found no place in flight */
 	WB_DIVERTED,              /* connections that another program rewrote after us */
+	WB_INTERCEPTED,           /* records withheld: another process than the provider's accepted the connection */
 	WB_QUERIED,               /* options read */
 	WB_SET,                   /* records set */
 	WB_SET_DENIED,            /* SET refused: the process may not */

@@ -36,7 +36,6 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 	struct bpf_sock *sk = a->ctx->sk;
 	struct wb_context *context;
 
-	a->socket->has_context = 0;
 	if (!(a->policy->filters[a->decision.filter & (WB_MAX_FILTERS - 1)].flags & WB_FILTER_CONTEXT))
 		return true;
 	context = bpf_map_lookup_elem(&contexts, &key);
@@ -51,15 +50,14 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 
 /*
  * Whether a process of the provider listens on its proxy address, in this
- * network namespace, at this moment. The mark on the listening socket keeps
- * out a stranger that took a dead proxy's port.
+ * network namespace, at this moment. A stranger that took a dead proxy's port
+ * is none.
  */
 static __always_inline enum wb_counter wb_probe_listener(struct bpf_sock_addr *ctx, const struct wb_provider *p,
 							 const struct wb_endpoint *proxy)
 {
 	struct bpf_sock_tuple tuple = {};
 	enum wb_counter result = WB_DOWN_NO_LISTENER;
-	struct wb_listener *mark;
 	struct bpf_sock *sk;
 	__u32 size;
 
@@ -75,12 +73,8 @@ static __always_inline enum wb_counter wb_probe_listener(struct bpf_sock_addr *c
 	sk = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return result;
-	if (sk->state == BPF_TCP_LISTEN) {
-		mark = bpf_sk_storage_get(&listeners, sk, 0, 0);
-		result = WB_DOWN_FOREIGN_LISTENER;
-		if (mark && mark->handle == p->handle && mark->cgroup == p->cgroup)
-			result = WB_REACHABLE;
-	}
+	if (sk->state == BPF_TCP_LISTEN)
+		result = wb_socket_is_of(sk, p->cgroup, p->cgroup_level) ? WB_REACHABLE : WB_DOWN_FOREIGN_LISTENER;
 	bpf_sk_release(sk);
 	return result;
 }
@@ -91,6 +85,7 @@ static __always_inline enum wb_counter wb_probe(struct wb_attempt *a)
 	const struct wb_provider *p = wb_chosen(a);
 	const struct wb_endpoint *proxy = wb_proxy_for(p, &a->query.dst);
 	struct bpf_sock *sk = a->ctx->sk;
+	enum wb_counter result;
 
 	if (!a->socket)
 		return WB_DOWN_NO_MEMORY;
@@ -101,9 +96,11 @@ static __always_inline enum wb_counter wb_probe(struct wb_attempt *a)
 		return WB_DOWN_DEVICE;
 	if (*(volatile __u64 *)&inflight_used >= inflight_limit)
 		return WB_DOWN_INFLIGHT_FULL;
-	if (!wb_attach_context(a))
-		return WB_DOWN_NO_MEMORY;
-	return wb_probe_listener(a->ctx, p, proxy);
+	result = wb_probe_listener(a->ctx, p, proxy);
+	/* Last, so that a context never stays with a socket that its provider did not get. */
+	if (result == WB_REACHABLE && !wb_attach_context(a))
+		result = WB_DOWN_NO_MEMORY;
+	return result;
 }
 
 /* One round: decide, and if the chosen provider is down, mark it and go on. */
@@ -145,8 +142,9 @@ static __always_inline void wb_stamp(struct wb_attempt *a)
 				   WB_HOP_IMPLIED);
 	}
 	wb_add_hop(r, p, &a->query.dst, 0);
-	s->role = WB_CONNECTS;
 	s->proxy = *wb_proxy_for(p, &a->query.dst);
+	s->proxy_cgroup = p->cgroup;
+	s->proxy_cgroup_level = p->cgroup_level;
 	wb_count(WB_REDIRECTED);
 	wb_count_provider(p->handle, WB_PROVIDER_REDIRECTED);
 }
@@ -168,9 +166,10 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_endpo
 
 	if (!sk || ctx->protocol != IPPROTO_TCP)
 		return 1;
+	wb_resolve_any(&a.query.dst);
 	a.socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (a.socket) {
-		wb_forget_stamp(a.socket);
+		wb_begin_connect(a.socket);
 		a.query.n_hops = a.socket->carried;
 	}
 	a.policy = wb_active_policy();

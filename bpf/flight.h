@@ -46,15 +46,20 @@ static __always_inline bool wb_tuple(struct bpf_sock_ops *ctx, struct wb_flight_
 	return true;
 }
 
-/* Put the records into the map. An entry that is already there is left over from the same address pair: replace it. */
+/*
+ * Put the records into the map. An entry that is already there is left over
+ * from the same address pair: replace it. The count goes up first, so that it
+ * never falls below zero when another CPU takes the entry at once.
+ */
 static __always_inline bool wb_put_in_flight(const struct wb_flight_key *key, struct wb_socket *s)
 {
-	long err = bpf_map_update_elem(&inflight, key, s, BPF_NOEXIST);
+	long err;
 
-	if (!err) {
-		__sync_fetch_and_add(&inflight_used, 1);
+	__sync_fetch_and_add(&inflight_used, 1);
+	err = bpf_map_update_elem(&inflight, key, s, BPF_NOEXIST);
+	if (!err)
 		return true;
-	}
+	__sync_fetch_and_add(&inflight_used, -1);
 	if (err == -EEXIST && !bpf_map_update_elem(&inflight, key, s, BPF_EXIST)) {
 		wb_count(WB_ABANDONED);
 		return true;
@@ -123,7 +128,18 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 	s = bpf_map_lookup_elem(&inflight, &key);
 	if (!s)
 		return;
+	/* The proxy died after we looked, or shares its port: the records are not for whoever it is. */
+	if (!wb_socket_is_of(sk, s->proxy_cgroup, s->proxy_cgroup_level)) {
+		wb_count(WB_INTERCEPTED);
+		return;
+	}
 	accepted = bpf_sk_storage_get(&sockets, sk, s, BPF_SK_STORAGE_GET_F_CREATE);
+	/* Should the entry have been taken and used again while we copied it, it is another connection's. */
+	if (accepted && accepted->cookie != *(volatile __u64 *)&s->cookie) {
+		bpf_sk_storage_delete(&sockets, sk);
+		wb_count(WB_LOST);
+		return;
+	}
 	if (accepted) {
 		accepted->role = WB_ACCEPTED;
 		accepted->carried = accepted->records.n_hops;
@@ -137,6 +153,7 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 		wb_count_provider(wb_newest_hop(accepted)->handle, WB_PROVIDER_ARRIVED);
 	} else {
 		wb_count(WB_LOST);
+		wb_count(WB_ABANDONED);
 	}
 	wb_take_from_flight(&key);
 }
@@ -163,20 +180,6 @@ static __always_inline void wb_abandon(struct bpf_sock_ops *ctx)
 	}
 	/* The socket may be used again: for another SET, another connect(). */
 	wb_forget_stamp(s);
-}
-
-/* TCP_LISTEN_CB: runs in listen(), so the current task is the one that listens. */
-static __always_inline void wb_mark_listener(struct bpf_sock_ops *ctx)
-{
-	const struct wb_policy *policy = wb_active_policy();
-	struct wb_listener mark = {};
-	struct bpf_sock *sk = ctx->sk;
-
-	if (!sk || !policy)
-		return;
-	bpf_sk_storage_delete(&listeners, sk);
-	if (wb_make_mark(policy, bpf_get_current_task_btf(), &mark))
-		bpf_sk_storage_get(&listeners, sk, &mark, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
 #endif /* WB_FLIGHT_H */

@@ -1,41 +1,9 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* Programs that user space runs: they walk kernel objects and cost the data path nothing. */
+/* The program that user space runs: it walks kernel objects and costs the data path nothing. */
 #ifndef WB_ITER_H
 #define WB_ITER_H
 
 #include "process.h"
-
-/*
- * Mark the listening sockets that a provider's processes hold already:
- * TCP_LISTEN_CB only sees those that start to listen later. Whoever holds
- * the socket counts, so a listener passed by systemd is found too.
- */
-SEC("iter/task_file")
-int wb_adopt_listeners(struct bpf_iter__task_file *ctx)
-{
-	const struct wb_policy *policy = wb_active_policy();
-	struct task_struct *task = ctx->task;
-	struct file *file = ctx->file;
-	struct wb_listener mark = {}, *kept;
-	struct socket *sock;
-	struct sock *sk;
-
-	if (!task || !file || !policy)
-		return 0;
-	sock = bpf_sock_from_file(file);
-	if (!sock)
-		return 0;
-	sk = sock->sk;
-	if (!sk || sk->__sk_common.skc_state != BPF_TCP_LISTEN ||
-	    (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
-		return 0;
-	if (!wb_make_mark(policy, task, &mark))
-		return 0;
-	kept = bpf_sk_storage_get(&listeners, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (kept)
-		*kept = mark;
-	return 0;
-}
 
 static __always_inline void wb_sock_endpoints(const struct sock_common *sk, struct wb_flow *flow)
 {

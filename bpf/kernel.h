@@ -82,27 +82,31 @@ struct sock_common {
 	} skc_cookie;
 };
 
-struct sock {
-	struct sock_common __sk_common;
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
 };
 
-struct socket {
-	struct sock *sk;
+struct sock {
+	struct sock_common __sk_common;
+	struct sock_cgroup_data sk_cgrp_data; /* of the process that created it */
+};
+
+struct inet_sock {
+	struct sock sk;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 };
 
 struct seq_file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
-};
-
-struct file;
-
-struct bpf_iter__task_file {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-	__u32 fd;
-	struct file *file;
 };
 
 struct bpf_iter__bpf_sk_storage_map {

@@ -19,9 +19,9 @@ struct wb_policy_map {
 };
 
 /*
- * The policy in force. Replacing the inner map is what makes Apply atomic: a
- * program that has looked it up keeps the old one to its end, and the system
- * call returns when no program uses the old one any more.
+ * The policy. Replacing the inner map is what makes Apply atomic: a program
+ * that has looked it up keeps the old one to its end, and the system call
+ * returns when no program uses the old one any more.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -54,14 +54,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wb_context);
 } socket_contexts SEC(".maps");
-
-/* Which provider a listening socket belongs to. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct wb_listener);
-} listeners SEC(".maps");
 
 /* Records between connect() and the proxy's end of the handshake. The loader sets the size. */
 struct {

@@ -15,9 +15,8 @@ struct wb_scan {
 	const struct wb_hop *hops;
 	const struct wb_provider *provider; /* the one whose filters are being scanned */
 	struct wb_decision *decision;
-	struct wb_endpoint dst;
-	__u16 dst_is_local;
-	__u16 found;
+	__u32 dst_is_local;
+	__u32 found;
 };
 
 static __always_inline bool wb_is_mapped(const __be32 *addr)
@@ -134,7 +133,7 @@ static long wb_scan_filter(__u32 i, struct wb_scan *s)
 
 	if (index >= WB_MAX_FILTERS)
 		return 1;
-	if (!wb_filter_matches(&s->policy->filters[index], &s->dst, s->dst_is_local))
+	if (!wb_filter_matches(&s->policy->filters[index], &s->query->dst, s->dst_is_local))
 		return 0;
 	s->decision->filter = index;
 	s->found = 1;
@@ -182,7 +181,7 @@ static long wb_scan_proxy(__u32 i, struct wb_scan *s)
 	if (i >= WB_MAX_PROVIDERS)
 		return 1;
 	p = &s->policy->providers[i];
-	if (!wb_same_endpoint(&p->proxy4, &s->dst) && !wb_same_endpoint(&p->proxy6, &s->dst))
+	if (!wb_same_endpoint(&p->proxy4, &s->query->dst) && !wb_same_endpoint(&p->proxy6, &s->query->dst))
 		return 0;
 	s->found = 1;
 	return 1;
@@ -199,7 +198,6 @@ static __always_inline void wb_decide(const struct wb_policy *policy, const stru
 		.policy = policy,
 		.query = query,
 		.hops = hops,
-		.dst = query->dst,
 		.decision = decision,
 	};
 
@@ -208,8 +206,7 @@ static __always_inline void wb_decide(const struct wb_policy *policy, const stru
 	decision->filter = 0;
 	decision->bypassed = 0;
 
-	wb_resolve_any(&s.dst);
-	s.dst_is_local = wb_is_loopback(s.dst.addr) || wb_is_link_local6(s.dst.addr);
+	s.dst_is_local = wb_is_loopback(query->dst.addr) || wb_is_link_local6(query->dst.addr);
 	bpf_loop(policy->n_providers, wb_scan_provider, &s, 0);
 	if (decision->verdict == WB_PASS && !decision->bypassed)
 		return;

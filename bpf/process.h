@@ -24,14 +24,6 @@ static __always_inline bool wb_current_is_admin(void)
 	return caps & (1U << WB_CAP_NET_ADMIN);
 }
 
-struct wb_membership {
-	const struct wb_policy *policy;
-	struct cgroup *cgroup;
-	__u64 id;
-	__u32 level;
-	__s32 provider;
-};
-
 static __always_inline __u64 wb_ancestor_id(struct cgroup *cgroup, __u32 level)
 {
 	struct cgroup *ancestor = NULL;
@@ -46,58 +38,79 @@ static __always_inline __u64 wb_ancestor_id(struct cgroup *cgroup, __u32 level)
 	return id;
 }
 
+/* A cgroup, read so that many others can be compared with it. */
+struct wb_cgroup {
+	struct cgroup *cgroup;
+	__u64 id;
+	__u32 level;
+	__u32 reserved;
+};
+
+static __always_inline void wb_read_cgroup(struct wb_cgroup *c, struct cgroup *cgroup)
+{
+	c->cgroup = cgroup;
+	c->id = cgroup->kn->id;
+	c->level = cgroup->level;
+	c->reserved = 0;
+}
+
+/* Whether c is the cgroup with this id, which stands at this level, or below it. */
+static __always_inline bool wb_is_in_cgroup(const struct wb_cgroup *c, __u64 id, __u32 level)
+{
+	if (c->level < level)
+		return false;
+	return (c->level == level ? c->id : wb_ancestor_id(c->cgroup, level)) == id;
+}
+
+struct wb_membership {
+	const struct wb_policy *policy;
+	struct wb_cgroup cgroup;
+	__s32 provider;
+	__u32 reserved;
+};
+
 static long wb_scan_member(__u32 i, struct wb_membership *m)
 {
 	const struct wb_provider *p;
-	__u64 id = m->id;
 
 	if (i >= WB_MAX_PROVIDERS)
 		return 1;
 	p = &m->policy->providers[i];
-	if (!p->cgroup || m->level < p->cgroup_level)
-		return 0;
-	if (m->level > p->cgroup_level)
-		id = wb_ancestor_id(m->cgroup, p->cgroup_level);
-	if (id != p->cgroup)
+	if (!p->cgroup || !wb_is_in_cgroup(&m->cgroup, p->cgroup, p->cgroup_level))
 		return 0;
 	m->provider = i;
 	return 1;
 }
 
-/* The index of the provider in whose cgroup, or below it, a task runs; -1: none. */
-static __always_inline int wb_task_provider(const struct wb_policy *policy, struct task_struct *task)
+/* The index of the provider in whose cgroup, or below it, the current task runs; -1: none. */
+static __always_inline int wb_current_provider(const struct wb_policy *policy)
 {
-	struct cgroup *cgroup = task->cgroups->dfl_cgrp;
-	struct wb_membership m = {
-		.policy = policy,
-		.cgroup = cgroup,
-		.id = cgroup->kn->id,
-		.level = cgroup->level,
-		.provider = -1,
-	};
+	struct wb_membership m = { .policy = policy, .provider = -1 };
 
+	wb_read_cgroup(&m.cgroup, bpf_get_current_task_btf()->cgroups->dfl_cgrp);
 	bpf_loop(policy->n_providers, wb_scan_member, &m, 0);
 	return m.provider;
 }
 
-static __always_inline int wb_current_provider(const struct wb_policy *policy)
+/*
+ * Whether a process of this cgroup, or below it, created the socket. Accepted
+ * sockets have it from their listener, and those of MPTCP from the one that
+ * the program sees. The kernel keeps it for the socket's life, so there is
+ * nothing to mark, nothing to adopt, and nothing to go stale.
+ */
+static __always_inline bool wb_socket_is_of(struct bpf_sock *sk, __u64 id, __u32 level)
 {
-	return wb_task_provider(policy, bpf_get_current_task_btf());
-}
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct cgroup *cgroup;
+	struct wb_cgroup c;
 
-/* What to write on a listening socket of a task's. False: the task is no provider's. */
-static __always_inline bool wb_make_mark(const struct wb_policy *policy, struct task_struct *task,
-					 struct wb_listener *mark)
-{
-	int provider = wb_task_provider(policy, task);
-	const struct wb_provider *p;
-
-	if (provider < 0)
+	if (!tp)
 		return false;
-	p = &policy->providers[provider & (WB_MAX_PROVIDERS - 1)];
-	mark->handle = p->handle;
-	mark->cgroup = p->cgroup;
-	return true;
+	cgroup = tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
+	if (!cgroup)
+		return false;
+	wb_read_cgroup(&c, cgroup);
+	return wb_is_in_cgroup(&c, id, level);
 }
 
 /*

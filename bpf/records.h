@@ -14,10 +14,23 @@ static __always_inline bool wb_is_stamped(const struct wb_socket *s)
 	return s->role == WB_CONNECTS && s->records.n_hops > s->carried;
 }
 
+/* Drop what the last connect() added. */
 static __always_inline void wb_forget_stamp(struct wb_socket *s)
 {
-	if (s->role == WB_CONNECTS)
-		s->records.n_hops = s->carried;
+	s->records.n_hops = s->carried;
+	s->has_context = 0;
+}
+
+/*
+ * A socket that is about to connect keeps the records that were set on it. One
+ * that was accepted and disconnected starts anew: nobody has set anything.
+ */
+static __always_inline void wb_begin_connect(struct wb_socket *s)
+{
+	if (s->role == WB_ACCEPTED)
+		s->carried = 0;
+	s->role = WB_CONNECTS;
+	wb_forget_stamp(s);
 }
 
 static __always_inline const struct wb_hop *wb_newest_hop(const struct wb_socket *s)

@@ -259,8 +259,7 @@ static __always_inline int wb_set_records(struct bpf_sockopt *ctx)
 		return -EINVAL;
 	}
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	/* With TCP_FASTOPEN_CONNECT a socket stays closed after connect(), but it is stamped. */
-	if (sk->state != BPF_TCP_CLOSE || (s && wb_is_stamped(s))) {
+	if (sk->state != BPF_TCP_CLOSE) {
 		wb_count(WB_SET_CONNECTED);
 		return -EINVAL;
 	}
@@ -280,6 +279,7 @@ static __always_inline int wb_set_records(struct bpf_sockopt *ctx)
 	wb_read_blob(&s->records, in, end, *(volatile __s32 *)&ctx->optlen);
 	s->carried = s->records.n_hops;
 	s->role = WB_CONNECTS;
+	s->has_context = 0;
 	wb_count(WB_SET);
 	return 0;
 }

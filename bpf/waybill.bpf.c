@@ -114,9 +114,6 @@ int wb_sockops(struct bpf_sock_ops *ctx)
 		if (ctx->args[1] == BPF_TCP_CLOSE)
 			wb_abandon(ctx);
 		break;
-	case BPF_SOCK_OPS_TCP_LISTEN_CB:
-		wb_mark_listener(ctx);
-		break;
 	}
 	return 1;
 }

@@ -59,6 +59,9 @@ type ID struct {
 // Identify returns the ID of the cgroup at path, a directory in the cgroup v2
 // file system.
 func Identify(path string) (ID, error) {
+	if err := checkNamespace(); err != nil {
+		return ID{}, fmt.Errorf("identify cgroup %s: %w", path, err)
+	}
 	m, err := findMount()
 	if err != nil {
 		return ID{}, err
@@ -72,6 +75,24 @@ func Identify(path string) (ID, error) {
 		return ID{}, fmt.Errorf("identify cgroup %s: %w", path, err)
 	}
 	return ID{ID: st.Ino, Level: uint32(depth(m.root) + depth(rel))}, nil
+}
+
+// initialNamespace is the inode number of the first cgroup namespace: the
+// kernel's PROC_CGROUP_INIT_INO.
+const initialNamespace = 0xeffffffb
+
+// checkNamespace makes sure that we see the hierarchy from its root. In a
+// namespace of its own a process sees levels counted from somewhere below,
+// and nothing tells it from where.
+func checkNamespace() error {
+	var st syscall.Stat_t
+	if err := syscall.Stat("/proc/self/ns/cgroup", &st); err != nil {
+		return err
+	}
+	if st.Ino != initialNamespace {
+		return errors.New("this process is in a cgroup namespace of its own, and the kernel programs are not; run it in the host's (docker run --cgroupns=host)")
+	}
+	return nil
 }
 
 func depth(path string) int {

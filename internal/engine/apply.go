@@ -4,13 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"path/filepath"
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
 	"github.com/waybill-net/waybill/internal/policy"
@@ -35,53 +33,45 @@ func (e *Engine) Apply(p policy.Policy) error {
 	if err != nil {
 		return fmt.Errorf("apply policy: %w", err)
 	}
-	if err := e.swap(table, inner); err != nil {
+	if err := e.commit(table, inner); err != nil {
 		return fmt.Errorf("apply policy: %w", errors.Join(err, inner.Close()))
 	}
 	return nil
 }
 
-// swap builds what belongs to the new policy beside what belongs to the old,
-// exchanges the two in one step, and takes the old away. When it fails, the
-// old policy is in force and nothing of the new is left.
-func (e *Engine) swap(table *policy.Table, inner *ebpf.Map) (err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, e.dropContexts(e.generation+1, table), e.dropCounters(table, e.table))
-		}
-	}()
-	if err := e.putContexts(e.generation+1, table); err != nil {
+// commit builds what belongs to the new policy beside what belongs to the
+// old and exchanges the two in one step. When it fails, the old policy is in
+// force and nothing of the new is left.
+func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
+	generation := e.generation + 1
+	err := errors.Join(e.putContexts(generation, table), e.addCounters(table))
+	if err == nil {
+		// From here on connections see the new policy. The kernel waits for the
+		// programs that still use the old one before the call returns.
+		err = e.objects.Policies.Put(uint32(0), inner)
+	}
+	if err != nil {
+		e.dropContexts(generation, table)
+		e.dropCounters(table, e.table)
 		return err
 	}
-	if err := e.addCounters(table); err != nil {
-		return err
-	}
-	// From here on connections see the new policy. The kernel waits for the
-	// programs that still use the old one before the call returns.
-	if err := e.objects.Policies.Put(uint32(0), inner); err != nil {
-		return err
-	}
-	if err := e.adoptListeners(); err != nil {
-		return errors.Join(err, e.restore())
-	}
-
-	old, oldInner, oldGeneration := e.table, e.inner, e.generation
-	e.table, e.inner, e.generation = table, inner, e.generation+1
+	e.retire(table)
+	e.table, e.inner, e.generation = table, inner, generation
 	for _, p := range table.Providers {
 		e.names[p.Handle] = p.Name // names of former providers stay, for the flows that have been through them
-	}
-	if old != nil {
-		return errors.Join(e.dropContexts(oldGeneration, old), e.dropCounters(old, table), oldInner.Close())
 	}
 	return nil
 }
 
-// restore puts the old policy back.
-func (e *Engine) restore() error {
-	if e.inner == nil {
-		return e.objects.Policies.Delete(uint32(0))
+// retire takes away what only the old policy needed. An error here would
+// leave a few bytes behind until Close; the new policy is in force all the same.
+func (e *Engine) retire(next *policy.Table) {
+	if e.table == nil {
+		return
 	}
-	return e.objects.Policies.Put(uint32(0), e.inner)
+	e.dropContexts(e.generation, e.table)
+	e.dropCounters(e.table, next)
+	e.inner.Close()
 }
 
 // newInner makes the map that holds one policy.
@@ -114,18 +104,12 @@ func (e *Engine) putContexts(generation uint32, t *policy.Table) error {
 	return nil
 }
 
-func (e *Engine) dropContexts(generation uint32, t *policy.Table) error {
-	var errs []error
+func (e *Engine) dropContexts(generation uint32, t *policy.Table) {
 	for i, f := range t.Filters {
-		if len(f.Context) == 0 {
-			continue
-		}
-		err := e.objects.Contexts.Delete(kernelWbContextKey{Generation: generation, Filter: uint32(i)})
-		if !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, err)
+		if len(f.Context) > 0 {
+			e.objects.Contexts.Delete(kernelWbContextKey{Generation: generation, Filter: uint32(i)})
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // addCounters makes the counters of providers that have none yet.
@@ -144,42 +128,18 @@ func (e *Engine) addCounters(t *policy.Table) error {
 }
 
 // dropCounters deletes the counters of providers of t that keep does not have.
-func (e *Engine) dropCounters(t, keep *policy.Table) error {
+func (e *Engine) dropCounters(t, keep *policy.Table) {
 	kept := make(map[uint64]bool)
 	if keep != nil {
 		for _, p := range keep.Providers {
 			kept[p.Handle] = true
 		}
 	}
-	var errs []error
 	for _, p := range t.Providers {
-		if kept[p.Handle] {
-			continue
-		}
-		if err := e.objects.ProviderCounters.Delete(p.Handle); !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, err)
+		if !kept[p.Handle] {
+			e.objects.ProviderCounters.Delete(p.Handle)
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// adoptListeners marks the sockets on which the providers' processes listen
-// already.
-func (e *Engine) adoptListeners() error {
-	iter, err := link.AttachIter(link.IterOptions{Program: e.objects.WbAdoptListeners})
-	if err != nil {
-		return fmt.Errorf("look for listening proxies: %w", err)
-	}
-	defer iter.Close()
-	r, err := iter.Open()
-	if err != nil {
-		return fmt.Errorf("look for listening proxies: %w", err)
-	}
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil { // reading runs the program
-		return fmt.Errorf("look for listening proxies: %w", err)
-	}
-	return nil
 }
 
 // encode lays the table out as the kernel programs read it.

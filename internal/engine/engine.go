@@ -45,7 +45,7 @@ type Engine struct {
 	objects kernelObjects
 	hooks   []link.Link // in the order in which they are attached
 
-	mu         sync.Mutex
+	mu         sync.Mutex // also keeps Close away from the objects in use
 	generation uint32
 	table      *policy.Table // in force; nil before the first Apply
 	inner      *ebpf.Map     // holds table in the kernel
@@ -156,7 +156,7 @@ func (e *Engine) Close() error {
 
 func (e *Engine) drain() {
 	for deadline := time.Now().Add(drainTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if n, err := e.InFlight(); err != nil || n == 0 {
+		if n, err := e.inFlight(); err != nil || n == 0 {
 			return
 		}
 	}

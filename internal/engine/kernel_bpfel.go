@@ -58,14 +58,15 @@ const (
 	kernelWbCounterWB_ABANDONED             kernelWbCounter = 13
 	kernelWbCounterWB_LOST                  kernelWbCounter = 14
 	kernelWbCounterWB_DIVERTED              kernelWbCounter = 15
-	kernelWbCounterWB_QUERIED               kernelWbCounter = 16
-	kernelWbCounterWB_SET                   kernelWbCounter = 17
-	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 18
-	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 19
-	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 20
-	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 21
-	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 22
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 23
+	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 16
+	kernelWbCounterWB_QUERIED               kernelWbCounter = 17
+	kernelWbCounterWB_SET                   kernelWbCounter = 18
+	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 19
+	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 20
+	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 21
+	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 22
+	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 23
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 24
 )
 
 type kernelWbEndpoint struct {
@@ -198,43 +199,42 @@ const (
 )
 
 type kernelWbSocket struct {
-	_          structs.HostLayout
-	Records    kernelWbRecords
-	Proxy      kernelWbEndpoint
-	Carried    uint8
-	Role       uint8
-	HasContext uint8
-	Reserved   uint8
-	Cookie     uint64
+	_                structs.HostLayout
+	Records          kernelWbRecords
+	Proxy            kernelWbEndpoint
+	Carried          uint8
+	Role             uint8
+	HasContext       uint8
+	ProxyCgroupLevel uint8
+	ProxyCgroup      uint64
+	Cookie           uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	kernelMapContexts          = "contexts"
-	kernelMapCounters          = "counters"
-	kernelMapInflight          = "inflight"
-	kernelMapInflightContexts  = "inflight_contexts"
-	kernelMapKeys              = "keys"
-	kernelMapListeners         = "listeners"
-	kernelMapPolicies          = "policies"
-	kernelMapProviderCounters  = "provider_counters"
-	kernelMapSocketContexts    = "socket_contexts"
-	kernelMapSockets           = "sockets"
-	kernelProgWbAdoptListeners = "wb_adopt_listeners"
-	kernelProgWbConnect4       = "wb_connect4"
-	kernelProgWbConnect6       = "wb_connect6"
-	kernelProgWbGetpeername4   = "wb_getpeername4"
-	kernelProgWbGetpeername6   = "wb_getpeername6"
-	kernelProgWbGetsockopt     = "wb_getsockopt"
-	kernelProgWbListFlows      = "wb_list_flows"
-	kernelProgWbSetsockopt     = "wb_setsockopt"
-	kernelProgWbSockops        = "wb_sockops"
-	kernelVarInflightLimit     = "inflight_limit"
-	kernelVarInflightUsed      = "inflight_used"
-	kernelVarPageSize          = "page_size"
-	kernelVarWbExports         = "wb_exports"
+	kernelMapContexts         = "contexts"
+	kernelMapCounters         = "counters"
+	kernelMapInflight         = "inflight"
+	kernelMapInflightContexts = "inflight_contexts"
+	kernelMapKeys             = "keys"
+	kernelMapPolicies         = "policies"
+	kernelMapProviderCounters = "provider_counters"
+	kernelMapSocketContexts   = "socket_contexts"
+	kernelMapSockets          = "sockets"
+	kernelProgWbConnect4      = "wb_connect4"
+	kernelProgWbConnect6      = "wb_connect6"
+	kernelProgWbGetpeername4  = "wb_getpeername4"
+	kernelProgWbGetpeername6  = "wb_getpeername6"
+	kernelProgWbGetsockopt    = "wb_getsockopt"
+	kernelProgWbListFlows     = "wb_list_flows"
+	kernelProgWbSetsockopt    = "wb_setsockopt"
+	kernelProgWbSockops       = "wb_sockops"
+	kernelVarInflightLimit    = "inflight_limit"
+	kernelVarInflightUsed     = "inflight_used"
+	kernelVarPageSize         = "page_size"
+	kernelVarWbExports        = "wb_exports"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -279,15 +279,14 @@ type kernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
-	WbAdoptListeners *ebpf.ProgramSpec `ebpf:"wb_adopt_listeners"`
-	WbConnect4       *ebpf.ProgramSpec `ebpf:"wb_connect4"`
-	WbConnect6       *ebpf.ProgramSpec `ebpf:"wb_connect6"`
-	WbGetpeername4   *ebpf.ProgramSpec `ebpf:"wb_getpeername4"`
-	WbGetpeername6   *ebpf.ProgramSpec `ebpf:"wb_getpeername6"`
-	WbGetsockopt     *ebpf.ProgramSpec `ebpf:"wb_getsockopt"`
-	WbListFlows      *ebpf.ProgramSpec `ebpf:"wb_list_flows"`
-	WbSetsockopt     *ebpf.ProgramSpec `ebpf:"wb_setsockopt"`
-	WbSockops        *ebpf.ProgramSpec `ebpf:"wb_sockops"`
+	WbConnect4     *ebpf.ProgramSpec `ebpf:"wb_connect4"`
+	WbConnect6     *ebpf.ProgramSpec `ebpf:"wb_connect6"`
+	WbGetpeername4 *ebpf.ProgramSpec `ebpf:"wb_getpeername4"`
+	WbGetpeername6 *ebpf.ProgramSpec `ebpf:"wb_getpeername6"`
+	WbGetsockopt   *ebpf.ProgramSpec `ebpf:"wb_getsockopt"`
+	WbListFlows    *ebpf.ProgramSpec `ebpf:"wb_list_flows"`
+	WbSetsockopt   *ebpf.ProgramSpec `ebpf:"wb_setsockopt"`
+	WbSockops      *ebpf.ProgramSpec `ebpf:"wb_sockops"`
 }
 
 // kernelMapSpecs contains maps before they are loaded into the kernel.
@@ -299,7 +298,6 @@ type kernelMapSpecs struct {
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
-	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
@@ -341,7 +339,6 @@ type kernelMaps struct {
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
 	Keys             *ebpf.Map `ebpf:"keys"`
-	Listeners        *ebpf.Map `ebpf:"listeners"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
@@ -355,7 +352,6 @@ func (m *kernelMaps) Close() error {
 		m.Inflight,
 		m.InflightContexts,
 		m.Keys,
-		m.Listeners,
 		m.Policies,
 		m.ProviderCounters,
 		m.SocketContexts,
@@ -377,20 +373,18 @@ type kernelVariables struct {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
-	WbAdoptListeners *ebpf.Program `ebpf:"wb_adopt_listeners"`
-	WbConnect4       *ebpf.Program `ebpf:"wb_connect4"`
-	WbConnect6       *ebpf.Program `ebpf:"wb_connect6"`
-	WbGetpeername4   *ebpf.Program `ebpf:"wb_getpeername4"`
-	WbGetpeername6   *ebpf.Program `ebpf:"wb_getpeername6"`
-	WbGetsockopt     *ebpf.Program `ebpf:"wb_getsockopt"`
-	WbListFlows      *ebpf.Program `ebpf:"wb_list_flows"`
-	WbSetsockopt     *ebpf.Program `ebpf:"wb_setsockopt"`
-	WbSockops        *ebpf.Program `ebpf:"wb_sockops"`
+	WbConnect4     *ebpf.Program `ebpf:"wb_connect4"`
+	WbConnect6     *ebpf.Program `ebpf:"wb_connect6"`
+	WbGetpeername4 *ebpf.Program `ebpf:"wb_getpeername4"`
+	WbGetpeername6 *ebpf.Program `ebpf:"wb_getpeername6"`
+	WbGetsockopt   *ebpf.Program `ebpf:"wb_getsockopt"`
+	WbListFlows    *ebpf.Program `ebpf:"wb_list_flows"`
+	WbSetsockopt   *ebpf.Program `ebpf:"wb_setsockopt"`
+	WbSockops      *ebpf.Program `ebpf:"wb_sockops"`
 }
 
 func (p *kernelPrograms) Close() error {
 	return _KernelClose(
-		p.WbAdoptListeners,
 		p.WbConnect4,
 		p.WbConnect6,
 		p.WbGetpeername4,

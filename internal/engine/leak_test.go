@@ -21,7 +21,7 @@ func TestCloseLeavesNoTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs, maps := ids(t, e)
-	if len(programs) != 9 || len(maps) < 10 {
+	if len(programs) != 8 || len(maps) < 10 {
 		t.Errorf("%d programs, %d maps", len(programs), len(maps))
 	}
 	if err := e.Close(); err != nil {
@@ -66,7 +66,7 @@ func ids(t *testing.T, e *Engine) (programs []ebpf.ProgramID, maps []ebpf.MapID)
 	t.Helper()
 	o := &e.objects
 	for _, p := range []*ebpf.Program{
-		o.WbAdoptListeners, o.WbConnect4, o.WbConnect6, o.WbGetpeername4, o.WbGetpeername6,
+		o.WbConnect4, o.WbConnect6, o.WbGetpeername4, o.WbGetpeername6,
 		o.WbGetsockopt, o.WbListFlows, o.WbSetsockopt, o.WbSockops,
 	} {
 		info, err := p.Info()

@@ -32,6 +32,7 @@ var counterNames = [...]string{
 	kernelWbCounterWB_ABANDONED:             "abandoned",
 	kernelWbCounterWB_LOST:                  "lost",
 	kernelWbCounterWB_DIVERTED:              "diverted",
+	kernelWbCounterWB_INTERCEPTED:           "intercepted",
 	kernelWbCounterWB_QUERIED:               "queried",
 	kernelWbCounterWB_SET:                   "set",
 	kernelWbCounterWB_SET_DENIED:            "set_denied",
@@ -44,6 +45,8 @@ var counterNames = [...]string{
 // Counters returns every outcome since Open by name; bpf/abi.h says what each
 // one means. Outcomes that never happened are there with 0.
 func (e *Engine) Counters() (map[string]uint64, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	counters := make(map[string]uint64, len(counterNames))
 	for i, name := range counterNames {
 		var perCPU []uint64
@@ -95,6 +98,12 @@ func (e *Engine) ProviderCounters() (map[string]ProviderCounters, error) {
 // InFlight counts the connections that are between connect() and the proxy's
 // end of the handshake.
 func (e *Engine) InFlight() (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.inFlight()
+}
+
+func (e *Engine) inFlight() (int, error) {
 	var (
 		n     int
 		key   kernelWbFlightKey
@@ -152,6 +161,8 @@ type Hop struct {
 // Flows returns the live sockets that carry records, in no particular order.
 // The kernel walks the sockets; the data path is not slowed down.
 func (e *Engine) Flows() ([]Flow, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	iter, err := link.AttachIter(link.IterOptions{Program: e.objects.WbListFlows, Map: e.objects.Sockets})
 	if err != nil {
 		return nil, fmt.Errorf("list flows: %w", err)
@@ -167,8 +178,6 @@ func (e *Engine) Flows() ([]Flow, error) {
 		return nil, fmt.Errorf("list flows: %w", err)
 	}
 
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	var flows []Flow
 	for in := bytes.NewReader(raw); in.Len() > 0; {
 		var (

@@ -75,7 +75,6 @@ const (
 	twinMapInflight         = "inflight"
 	twinMapInflightContexts = "inflight_contexts"
 	twinMapKeys             = "keys"
-	twinMapListeners        = "listeners"
 	twinMapPolicies         = "policies"
 	twinMapProviderCounters = "provider_counters"
 	twinMapSealCases        = "seal_cases"
@@ -145,7 +144,6 @@ type twinMapSpecs struct {
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
-	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
 	SealCases        *ebpf.MapSpec `ebpf:"seal_cases"`
@@ -189,7 +187,6 @@ type twinMaps struct {
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
 	Keys             *ebpf.Map `ebpf:"keys"`
-	Listeners        *ebpf.Map `ebpf:"listeners"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
 	SealCases        *ebpf.Map `ebpf:"seal_cases"`
@@ -205,7 +202,6 @@ func (m *twinMaps) Close() error {
 		m.Inflight,
 		m.InflightContexts,
 		m.Keys,
-		m.Listeners,
 		m.Policies,
 		m.ProviderCounters,
 		m.SealCases,

@@ -57,13 +57,15 @@ const (
 	firstBytes = 4096
 	// How long a client may be silent before the server is let speak first.
 	firstBytesWait = 200 * time.Millisecond
+	acceptRetry    = 50 * time.Millisecond
 )
 
 // Serve accepts connections until ctx ends and returns when all of them are
-// closed.
+// closed. It closes l.
 func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	defer l.Close()
 	var (
 		open    sync.WaitGroup
 		slots   = make(chan struct{}, max(p.MaxConns, 1))
@@ -79,7 +81,11 @@ func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
 			return err
 		}
 		if err != nil {
-			continue // a connection that failed before it was accepted, or a lack of descriptors that passes
+			// Usually a lack of descriptors: only time brings some back.
+			if !sleep(ctx, acceptRetry) {
+				return nil
+			}
+			continue
 		}
 		if bounded {
 			select {
@@ -95,6 +101,16 @@ func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
 				<-slots
 			}
 		})
+	}
+}
+
+// sleep reports whether it has slept to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

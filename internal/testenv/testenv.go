@@ -4,10 +4,8 @@
 package testenv
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,7 +70,7 @@ func (e *Env) Command(cgroupName, program string, args ...string) *exec.Cmd {
 	e.t.Cleanup(func() { dir.Close() })
 	cmd := exec.Command(program, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	cmd.Stderr = &logWriter{t: e.t, prefix: cgroupName + ": "}
+	cmd.Stderr = &lineWriter{prefix: cgroupName + ": ", line: func(line string) { e.t.Log(line) }}
 	return cmd
 }
 
@@ -123,32 +121,34 @@ func (e *Env) Start(cgroupName, program string, args ...string) *Server {
 // StartCommand is Start for a command that was prepared with Command.
 func (e *Env) StartCommand(cmd *exec.Cmd) *Server {
 	e.t.Helper()
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	s := &Server{Cmd: cmd, exited: make(chan struct{})}
+	ready := make(chan struct{})
+	prefix := cmd.Stderr.(*lineWriter).prefix
+	cmd.Stdout = &lineWriter{prefix: prefix, line: func(line string) {
+		if s.last = line; line == prefix+"ready" {
+			close(ready)
+			return
+		}
+		e.t.Log(line)
+	}}
+	// A child of the server's may hold its output open after its end.
+	cmd.WaitDelay = time.Second
 	if err := e.netns.Do(cmd.Start); err != nil {
 		e.t.Fatal(err)
 	}
-	s := &Server{Cmd: cmd, exited: make(chan struct{})}
-	lines := bufio.NewReader(stdout)
-	first, err := lines.ReadString('\n')
-	go s.wait(lines, e.t, cmd.Stderr.(*logWriter).prefix)
+	go func() {
+		defer close(s.exited)
+		cmd.Wait()
+	}()
 	e.t.Cleanup(s.Kill)
-	if strings.TrimSpace(first) != "ready" {
-		e.t.Fatalf("%s: first line is %q (%v), want \"ready\"", cmd, first, err)
+	select {
+	case <-ready:
+	case <-s.exited:
+		e.t.Fatalf("%s: it ended before it was ready", cmd)
+	case <-time.After(runTimeout):
+		e.t.Fatalf("%s: not ready after %v", cmd, runTimeout)
 	}
 	return s
-}
-
-// wait passes what the server prints on to the test's log and reaps it.
-func (s *Server) wait(stdout io.Reader, t testing.TB, prefix string) {
-	defer close(s.exited)
-	for lines := bufio.NewScanner(stdout); lines.Scan(); {
-		s.last = lines.Text()
-		t.Log(prefix + s.last)
-	}
-	s.Cmd.Wait()
 }
 
 // Stop sends the server a signal, waits for its end, and returns the last line
@@ -156,7 +156,8 @@ func (s *Server) wait(stdout io.Reader, t testing.TB, prefix string) {
 func (s *Server) Stop(signal os.Signal) string {
 	s.Cmd.Process.Signal(signal)
 	<-s.exited
-	return s.last
+	_, line, _ := strings.Cut(s.last, ": ")
+	return line
 }
 
 // Kill kills the server with SIGKILL and waits for its end.
@@ -165,18 +166,18 @@ func (s *Server) Kill() {
 	<-s.exited
 }
 
-// logWriter passes whole lines of what a program writes on to the test's log.
-type logWriter struct {
-	t      testing.TB
+// lineWriter hands on the lines of what a program writes.
+type lineWriter struct {
 	prefix string
+	line   func(string)
 	rest   string // an unfinished line
 }
 
-func (w *logWriter) Write(p []byte) (int, error) {
+func (w *lineWriter) Write(p []byte) (int, error) {
 	lines := strings.Split(w.rest+string(p), "\n")
 	w.rest = lines[len(lines)-1]
 	for _, line := range lines[:len(lines)-1] {
-		w.t.Log(w.prefix + line)
+		w.line(w.prefix + line)
 	}
 	return len(p), nil
 }
