@@ -1,5 +1,6 @@
 # make demo      see it work: two proxies in a chain; as root
 # make test      install what the tests need and run them all; as root
+# make race      some of them with the race detector; as root
 # make lint      formatting and static checks
 # make generate  rebuild the kernel programs; CI compares the result
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
@@ -18,13 +19,18 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: demo test lint generate bench load build build-all setup check-generated
+.PHONY: demo test race lint generate bench load build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
 
 test: setup
-	go test ./...
+	go test -count=1 ./...
+
+# The race detector needs cgo. The engine's tests are mostly other processes.
+race: setup
+	CGO_ENABLED=1 go test -race -count=1 . ./internal/proxy ./internal/policy ./cmd/waybill
+	CGO_ENABLED=1 go test -race -count=1 -run 'Apply|Flows|Close|Reused' ./internal/engine
 
 load: setup
 	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000

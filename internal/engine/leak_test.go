@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/testenv"
 )
 
@@ -59,6 +61,49 @@ func TestCloseLeavesNoTrace(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
+	}
+}
+
+// TestBooksAreEmpty looks into the maps of the hand-over after connections of
+// all kinds.
+func TestBooksAreEmpty(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e, err := Open(Options{Scope: env.Scope})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	err = e.Apply(policy.Policy{
+		Providers: []policy.Provider{{Name: "a", Listen: netip.MustParseAddrPort("127.0.0.1:7001"), Cgroup: env.Cgroup("a")}},
+		Filters:   []policy.Filter{{Provider: "a", Context: []byte("context"), Ports: []policy.PortRange{policy.Port(8080)}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	env.Start("a", "python3", "testdata/reporter.py", "127.0.0.1", "7001", "wait")
+	// Some arrive, and some are given up behind a full backlog.
+	env.Run("app", "python3", "-c", `
+import socket
+socks = []
+for _ in range(20):
+    s = socket.socket()
+    s.setblocking(False)
+    s.connect_ex(("192.0.2.1", 8080))
+    socks.append(s)
+`)
+	var used uint64
+	if err := e.objects.InflightUsed.Get(&used); err != nil || used != 0 {
+		t.Errorf("%d counted in flight, %v", used, err)
+	}
+	for name, m := range map[string]*ebpf.Map{"inflight": e.objects.Inflight, "inflight_contexts": e.objects.InflightContexts} {
+		if key, err := m.NextKeyBytes(nil); key != nil || err != nil {
+			t.Errorf("%s is not empty: %x, %v", name, key, err)
+		}
+	}
+	c, err := e.Counters()
+	if err != nil || c["arrived"] == 0 || c["abandoned"] == 0 || c["departed"] != c["arrived"]+c["abandoned"] {
+		t.Errorf("counters %v, %v", c, err)
 	}
 }
 

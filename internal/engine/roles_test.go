@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		err = playProxy(os.Args[1:])
 	case "client":
 		err = playClient(os.Args[1], os.Args[2], os.Args[3])
+	case "go-listener":
+		err = playGoListener(os.Args[1])
 	default:
 		err = fmt.Errorf("no role %q", role)
 	}
@@ -93,6 +95,31 @@ func playProxy(addresses []string) error {
 	fmt.Println("ready")
 	serving.Wait()
 	return json.NewEncoder(os.Stdout).Encode(sum)
+}
+
+// playGoListener listens as Go programs do and tells each client where it was
+// going.
+func playGoListener(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		dst, err := waybill.OriginalDestination(c.(*net.TCPConn))
+		if err != nil {
+			fmt.Fprint(c, err)
+		} else {
+			fmt.Fprint(c, dst)
+		}
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+		c.Close()
+	}
 }
 
 // clientSummary is what the role "client" prints.

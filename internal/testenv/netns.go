@@ -40,6 +40,10 @@ func (e *Env) Inside(f func() error) {
 // namespace.
 func (e *Env) Join(other *Env) { e.Scope = other.Scope }
 
+// ShareNetNS makes e's programs run in the network namespace of other, in e's
+// own cgroups.
+func (e *Env) ShareNetNS(other *Env) { e.netns = other.netns }
+
 // Listen listens on a TCP address inside the network namespace, until the
 // test ends. The socket is outside the scope, as that of a remote server is.
 func (e *Env) Listen(address string) net.Listener {
