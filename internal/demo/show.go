@@ -9,11 +9,11 @@ import (
 // Show returns a function for [Run] that writes each act for a person. The
 // whole fits on one screen of 80 columns.
 func Show(w io.Writer) func(act int, r *Result) {
-	fmt.Fprintf(w, "Two proxies that have never heard of each other, in front of one program:\n\n")
-	fmt.Fprintf(w, "  demo-app ──▶ adblock ──▶ dlp ──▶ origin %s\n", originAddr)
 	return func(act int, r *Result) {
 		switch act {
 		case 1:
+			fmt.Fprintf(w, "Two proxies that have never heard of each other, in front of one program:\n\n")
+			fmt.Fprintf(w, "  demo-app ──▶ adblock ──▶ dlp ──▶ origin %s\n", originAddr)
 			r.Loop.show(w)
 		case 2:
 			r.Chain.show(w)

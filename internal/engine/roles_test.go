@@ -129,8 +129,13 @@ type clientSummary struct {
 	Reset   int // the connection ended before the answer: it was in the hands of a proxy that died
 	Hung    int // no end within the time limit
 	Other   int
-	Errors  []string    // the first few of Other
-	Failed  []time.Time // when connections were refused or reset
+	Errors  []string  // the first few of Other
+	Failed  []failure // connections that were refused or reset
+}
+
+type failure struct {
+	Start, End time.Time
+	Err        string
 }
 
 func (s clientSummary) String() string {
@@ -153,9 +158,10 @@ func playClient(address, count, concurrency string) error {
 	for range workers {
 		all.Go(func() {
 			for id := next.Add(1); id <= int64(n); id = next.Add(1) {
+				start := time.Now()
 				err := exchange(address, uint64(id))
 				mu.Lock()
-				sum.add(err)
+				sum.add(start, err)
 				mu.Unlock()
 			}
 		})
@@ -164,17 +170,17 @@ func playClient(address, count, concurrency string) error {
 	return json.NewEncoder(os.Stdout).Encode(sum)
 }
 
-func (s *clientSummary) add(err error) {
+func (s *clientSummary) add(start time.Time, err error) {
 	var timeout net.Error
 	switch {
 	case err == nil:
 		s.Arrived++
 	case errors.Is(err, syscall.ECONNREFUSED):
 		s.Refused++
-		s.Failed = append(s.Failed, time.Now())
+		s.Failed = append(s.Failed, failure{start, time.Now(), err.Error()})
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
 		s.Reset++
-		s.Failed = append(s.Failed, time.Now())
+		s.Failed = append(s.Failed, failure{start, time.Now(), err.Error()})
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.Hung++
 	default:
