@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -244,30 +245,40 @@ func waitFor(t *testing.T, what string, done func() bool) {
 }
 
 // TestNetworkNamespaces has the same addresses and ports in two namespaces at
-// once: one provider, a proxy in each.
+// once: one provider, a proxy in each. One connection is held in flight while
+// the other comes and goes.
 func TestNetworkNamespaces(t *testing.T) {
 	t.Parallel()
 	one, two := testenv.New(t), testenv.New(t)
 	two.Join(one)
 	e := open(t, one, engine.Options{})
 	apply(t, e, chain(one, "a"))
-	startReporter(one, "a", "127.0.0.1")
+	startReporter(one, "a", "127.0.0.1", "wait")
 	two.Start("a", "python3", "testdata/reporter.py", "127.0.0.1", "7001")
 
-	const script = `
+	held := one.Start("app", "python3", "testdata/held.py")
+	var first, second report
+	decode(t, two.Run("app", "python3", "-c", `
 import socket
 s = socket.socket()
 s.bind(("127.0.0.1", 40000))
 s.connect(("127.0.0.1", 8080))
 print(s.recv(4096).decode())
-`
-	var first, second report
-	decode(t, one.Run("app", "python3", "-c", script), &first)
-	decode(t, two.Run("app", "python3", "-c", script), &second)
+`), &second)
+	one.Inside(func() error {
+		c, err := net.Dial("udp", "127.0.0.1:9999")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte("x"))
+		return err
+	})
+	decode(t, held.Wait(), &first)
 	checkReport(t, first, 1)
 	checkReport(t, second, 1)
-	if first.NetNS == second.NetNS || first.NetNS == 0 {
-		t.Errorf("netns cookies %d and %d", first.NetNS, second.NetNS)
+	if first.NetNS == second.NetNS || first.NetNS == 0 || first.Flow == second.Flow {
+		t.Errorf("namespace %d, flow %d; namespace %d, flow %d", first.NetNS, first.Flow, second.NetNS, second.Flow)
 	}
 	checkNothingInFlight(t, e)
 }

@@ -36,7 +36,7 @@ func TestKernel(t *testing.T) {
 	e := open(t, env, engine.Options{})
 	go serveKernelOrigin(env.Listen("[::]:8080"), e)
 
-	a := startKernelProxy(t, env, "a", 7001) // listens before Apply: the task_file iterator finds it
+	a := startKernelProxy(t, env, "a", 7001) // listens before Apply
 	apply(t, e, policy.Policy{
 		Providers: []policy.Provider{
 			kernelProvider(env, "a", 2, 7001, policy.Bypass),
@@ -47,7 +47,7 @@ func TestKernel(t *testing.T) {
 			{Provider: "b", Context: []byte("for b")},
 		},
 	})
-	b := startKernelProxy(t, env, "b", 7002) // listens after Apply: the sockops hook sees it
+	b := startKernelProxy(t, env, "b", 7002) // and one after it
 
 	for _, ip := range []netip.Addr{testenv.Outside4, testenv.Outside6} {
 		dst := netip.AddrPortFrom(ip, 8080)

@@ -155,6 +155,11 @@ func (e *Env) StartCommand(cmd *exec.Cmd) *Server {
 // that it printed.
 func (s *Server) Stop(signal os.Signal) string {
 	s.Cmd.Process.Signal(signal)
+	return s.Wait()
+}
+
+// Wait waits for the server's end and returns the last line that it printed.
+func (s *Server) Wait() string {
 	<-s.exited
 	_, line, _ := strings.Cut(s.last, ": ")
 	return line
