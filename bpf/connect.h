@@ -111,7 +111,7 @@ static long wb_try(__u32 round, struct wb_attempt *a)
 
 	/* The first round of a process that is no proxy's has been decided by wb_connect() already. */
 	if (round || a->query.self >= 0)
-		wb_decide(a->policy, &a->query, a->socket ? a->socket->records.hops : NULL, &a->decision);
+		wb_decide(a->policy, &a->query, a->socket ? &a->socket->records.hops : NULL, &a->decision);
 	if (a->decision.verdict != WB_REDIRECT)
 		return 1;
 	down = wb_probe(a);
@@ -179,7 +179,7 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_endpo
 		a.query.n_hops = 0;
 
 	/* Most connections end here: nobody wants them. Who connects is looked up only for the others. */
-	wb_decide(a.policy, &a.query, a.socket ? a.socket->records.hops : NULL, &a.decision);
+	wb_decide(a.policy, &a.query, a.socket ? &a.socket->records.hops : NULL, &a.decision);
 	if (a.decision.verdict == WB_PASS || wb_current_is_kernel()) {
 		wb_count(WB_PASSED);
 		return 1;

@@ -189,18 +189,23 @@ static long wb_scan_proxy(__u32 i, struct wb_scan *s)
 
 /*
  * Walk the providers in order and stop at the first that may and wants to
- * have the connection. `hops` are the connection's records, NULL if it has none.
+ * have the connection. `hops` are the connection's records, NULL if it has
+ * none. A global function, which the verifier walks once and knowing nothing
+ * of its callers: inline it would be walked again from every state in which a
+ * round of wb_try() can end, and Linux 6.19 takes gigabytes for that.
  */
-static __always_inline void wb_decide(const struct wb_policy *policy, const struct wb_query *query,
-				      const struct wb_hop *hops, struct wb_decision *decision)
+__noinline int wb_decide(const struct wb_policy *policy, const struct wb_query *query,
+			 const struct wb_hop (*hops)[WB_MAX_HOPS], struct wb_decision *decision)
 {
-	struct wb_scan s = {
-		.policy = policy,
-		.query = query,
-		.hops = hops,
-		.decision = decision,
-	};
+	struct wb_scan s = {};
 
+	/* Of these only hops is ever NULL, but the verifier does not take a caller's word for it. */
+	if (!policy || !query || !decision)
+		return 0;
+	s.policy = policy;
+	s.query = query;
+	s.hops = hops ? *hops : NULL;
+	s.decision = decision;
 	decision->verdict = WB_PASS;
 	decision->provider = 0;
 	decision->filter = 0;
@@ -209,7 +214,7 @@ static __always_inline void wb_decide(const struct wb_policy *policy, const stru
 	s.dst_is_local = wb_is_loopback(query->dst.addr) || wb_is_link_local6(query->dst.addr);
 	bpf_loop(policy->n_providers, wb_scan_provider, &s, 0);
 	if (decision->verdict == WB_PASS && !decision->bypassed)
-		return;
+		return 0;
 
 	/* Who dials a proxy by its own address gets it: redirecting that would make the proxy call itself. */
 	s.found = 0;
@@ -218,6 +223,7 @@ static __always_inline void wb_decide(const struct wb_policy *policy, const stru
 		decision->verdict = WB_PASS;
 		decision->bypassed = 0;
 	}
+	return 0;
 }
 
 #endif /* WB_POLICY_H */

@@ -54,7 +54,7 @@ static long wb_decide_case(__u32 i, void *unused)
 		return 1;
 	query = c->query;
 	wb_resolve_any(&query.dst);
-	wb_decide(policy, &query, c->hops, &c->decision);
+	wb_decide(policy, &query, &c->hops, &c->decision);
 	return 0;
 }
 
