@@ -5,6 +5,7 @@
 # make generate  rebuild the kernel programs; CI compares the result
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
 # make load      200,000 connections through a chain of three, then with its proxies killed; as root
+# make kernels   the data path on other kernels, under qemu; as root
 # make build     the binary, in bin/
 
 CLANG_VERSION := 19
@@ -19,7 +20,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: demo test race lint generate bench load build build-all setup check-generated
+.PHONY: demo test race lint generate kernels bench load build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
@@ -34,6 +35,9 @@ race: setup
 
 load: setup
 	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000
+
+kernels:
+	.ci/kernels
 
 bench: build
 	go run ./bench
