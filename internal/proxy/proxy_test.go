@@ -81,6 +81,14 @@ s = socket.create_connection(("192.0.2.1", 80), timeout=20)
 `+lines))
 }
 
+// readOrReset prints what comes.
+const readOrReset = `
+try:
+    print(s.recv(100))
+except ConnectionResetError:
+    print("reset")
+`
+
 func serve(t *testing.T, l net.Listener, handle func(c *net.TCPConn)) {
 	t.Helper()
 	go func() {
@@ -138,13 +146,7 @@ func TestBlockResets(t *testing.T) {
 		t.Error("a blocked connection reached the origin")
 		c.Close()
 	})
-	got := client(env, `
-s.sendall(b"a secret")
-try:
-    print(s.recv(100))
-except ConnectionResetError:
-    print("reset")
-`)
+	got := client(env, `s.sendall(b"a secret")`+readOrReset)
 	if got != "reset" {
 		t.Errorf("client got %s, want a reset", got)
 	}
@@ -159,13 +161,7 @@ func TestOriginResets(t *testing.T) {
 		c.SetLinger(0)
 		c.Close()
 	})
-	got := client(env, `
-s.sendall(b"hello")
-try:
-    print(s.recv(100))
-except ConnectionResetError:
-    print("reset")
-`)
+	got := client(env, `s.sendall(b"hello")`+readOrReset)
 	if got != "reset" {
 		t.Errorf("client got %s, want a reset", got)
 	}
