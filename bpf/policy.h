@@ -192,7 +192,7 @@ static long wb_scan_proxy(__u32 i, struct wb_scan *s)
  * have the connection. `hops` are the connection's records, NULL if it has
  * none. A global function, which the verifier walks once and knowing nothing
  * of its callers: inline it would be walked again from every state in which a
- * round of wb_try() can end, and Linux 6.19 takes gigabytes for that.
+ * round of wb_try() can end, and Linux 6.19 with 512 MB runs out of memory so.
  */
 __noinline int wb_decide(const struct wb_policy *policy, const struct wb_query *query,
 			 const struct wb_hop (*hops)[WB_MAX_HOPS], struct wb_decision *decision)
