@@ -45,15 +45,15 @@ static __always_inline void wb_hop_dst(const struct wb_hop *hop, struct wb_endpo
 	dst->reserved = 0;
 }
 
-/* Add a hop to the records. False: there is no room. */
-static __always_inline bool wb_add_hop(struct wb_records *r, const struct wb_provider *p, const struct wb_endpoint *dst,
+/* Add a hop to the records. The decision has made sure that there is room; the verifier has not. */
+static __always_inline void wb_add_hop(struct wb_records *r, const struct wb_provider *p, const struct wb_endpoint *dst,
 				       __u16 flags)
 {
 	__u32 i = r->n_hops;
 	struct wb_hop *hop;
 
 	if (i >= WB_MAX_HOPS)
-		return false;
+		return;
 	hop = &r->hops[i];
 	hop->handle = p->handle;
 	hop->time = bpf_ktime_get_boot_ns();
@@ -62,7 +62,6 @@ static __always_inline bool wb_add_hop(struct wb_records *r, const struct wb_pro
 	hop->flags = flags;
 	hop->weight = p->weight;
 	r->n_hops = i + 1;
-	return true;
 }
 
 /* The size of the blob for these records; 0: they make none. */

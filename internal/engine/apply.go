@@ -76,11 +76,7 @@ func (e *Engine) retire(next *policy.Table) {
 
 // newInner makes the map that holds one policy.
 func (e *Engine) newInner(p *kernelWbPolicy) (*ebpf.Map, error) {
-	spec, err := loadKernel()
-	if err != nil {
-		return nil, err
-	}
-	inner, err := ebpf.NewMap(spec.Maps[kernelMapPolicies].InnerMap)
+	inner, err := ebpf.NewMap(e.innerMap)
 	if err != nil {
 		return nil, err
 	}

@@ -142,8 +142,8 @@ socket.create_connection(("127.0.0.1", 8080)).close()
 	}
 }
 
-// TestAdoptListener applies a policy after its proxy has begun to listen.
-func TestAdoptListener(t *testing.T) {
+// TestListenBeforeApply applies a policy after its proxy has begun to listen.
+func TestListenBeforeApply(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
@@ -154,8 +154,8 @@ func TestAdoptListener(t *testing.T) {
 	checkReport(t, r, 1)
 }
 
-// TestProviderMovesToAnotherCgroup: the mark on a listener is worth no more
-// than the process set that gave it.
+// TestProviderMovesToAnotherCgroup: a listener is the provider's only as long
+// as its cgroup is.
 func TestProviderMovesToAnotherCgroup(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)

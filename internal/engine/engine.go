@@ -41,9 +41,10 @@ const (
 // called from several goroutines. When the process ends, however it ends, the
 // kernel detaches and frees everything.
 type Engine struct {
-	scope   string
-	objects kernelObjects
-	hooks   []link.Link // in the order in which they are attached
+	scope    string
+	objects  kernelObjects
+	innerMap *ebpf.MapSpec // of the map that holds one policy
+	hooks    []link.Link   // in the order in which they are attached
 
 	mu         sync.Mutex // also keeps Close away from the objects in use
 	generation uint32
@@ -77,6 +78,7 @@ func (e *Engine) load(opts Options) error {
 	if err != nil {
 		return err
 	}
+	e.innerMap = spec.Maps[kernelMapPolicies].InnerMap
 	entries := uint32(opts.InFlight + inFlightMargin)
 	spec.Maps[kernelMapInflight].MaxEntries = entries
 	spec.Maps[kernelMapInflightContexts].MaxEntries = entries

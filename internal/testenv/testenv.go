@@ -30,8 +30,8 @@ type Env struct {
 var serial atomic.Int32
 
 // New makes a scope and a network namespace with a loopback device that also
-// has the addresses [Outside4] and [Outside6]. The test must run as root: without it the kernel side
-// can not be tested, and a skip would hide that.
+// has the addresses [Outside4] and [Outside6]. The test must run as root:
+// without it the kernel side can not be tested, and a skip would hide that.
 func New(t testing.TB) *Env {
 	t.Helper()
 	if os.Geteuid() != 0 {
