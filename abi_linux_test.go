@@ -86,12 +86,12 @@ func TestOriginLayout(t *testing.T) {
 	want := Origin{
 		PID: 1, TGID: 2, UID: 3, GID: 4,
 		CgroupID: 5 << 32, NetNSCookie: 6 << 32, Start: 7 << 32, FlowID: 8 << 32,
-		Comm: "a name of 15 by",
+		Comm: "a name of 15 by", ProgramInode: 10 << 32, ProgramDevice: 11,
 	}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 	}
-	if _, err := decodeOrigin(raw[:originSize-1]); err == nil {
+	if _, err := decodeOrigin(raw[:originSize1-1]); err == nil {
 		t.Error("a short answer is taken")
 	}
 }

@@ -21,7 +21,8 @@ func TestImports(t *testing.T) {
 		{"/internal/cgroup", nil, "files and processes are the standard library's"},
 		{"/internal/proxy", []string{module, "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
 		{"/internal/engine", []string{
-			module + "/internal/policy", module + "/internal/cgroup", "github.com/cilium/ebpf", "golang.org/x/sys",
+			module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
+			"github.com/cilium/ebpf", "golang.org/x/sys",
 		}, "the engine knows nothing of what is built on it"},
 	} {
 		self := module + tt.pkg

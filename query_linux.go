@@ -24,7 +24,8 @@ const (
 	recordsMax  = 1024
 	contextMax  = 1024
 	sockaddrMax = unix.SizeofSockaddrInet6
-	originSize  = 64
+	originSize  = 80
+	originSize1 = 64 // of the first version, whose kernel side knew no program
 	stateSize   = 8
 )
 
@@ -89,13 +90,13 @@ func decodeSockaddr(b []byte) (netip.AddrPort, error) {
 }
 
 // decodeOrigin reads a struct waybill_origin. A later kernel side may append
-// fields; the buffer of our size cuts them off.
+// fields; the buffer of our size cuts them off. An earlier one has fewer.
 func decodeOrigin(b []byte) (Origin, error) {
-	if len(b) < originSize {
+	if len(b) < originSize1 {
 		return Origin{}, opError(opQueryOrigin, fmt.Errorf("answer of %d bytes, want %d", len(b), originSize))
 	}
 	u32, u64 := binary.NativeEndian.Uint32, binary.NativeEndian.Uint64
-	return Origin{
+	o := Origin{
 		PID:         u32(b[0:]),
 		TGID:        u32(b[4:]),
 		UID:         u32(b[8:]),
@@ -105,7 +106,11 @@ func decodeOrigin(b []byte) (Origin, error) {
 		Start:       time.Duration(u64(b[32:])),
 		FlowID:      u64(b[40:]),
 		Comm:        unix.ByteSliceToString(b[48:64]),
-	}, nil
+	}
+	if len(b) >= originSize {
+		o.ProgramInode, o.ProgramDevice = u64(b[64:]), u32(b[72:])
+	}
+	return o, nil
 }
 
 // decodeState reads a struct waybill_redirect_state.

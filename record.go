@@ -38,6 +38,11 @@ type Origin struct {
 	Start       time.Duration // of the process, since boot; with TGID it names one process for good
 	FlowID      uint64        // one for the application's connection and all that proxies opened for it
 	Comm        string        // at most 15 bytes, and chosen by the process: for people, not for decisions
+
+	// The identity of its executable: the inode, and the device of its file
+	// system as the kernel numbers it, major << 20 | minor.
+	ProgramInode  uint64
+	ProgramDevice uint32
 }
 
 // State of a connection for one provider, as in Windows'

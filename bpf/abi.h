@@ -13,8 +13,12 @@
 #include "../include/waybill.h"
 
 #define WB_MAX_PROVIDERS 64
-#define WB_MAX_FILTERS 1024
+#define WB_SET_WORDS 160
+#define WB_SUMMARY_WORDS 3
+#define WB_MAX_FILTERS (64 * WB_SET_WORDS)
 #define WB_MAX_HOPS 8
+#define WB_MAX_LINEAGE 16
+#define WB_MAX_ARGS 256
 
 /* An address and port. IPv4 is stored IPv4-mapped, so one code path serves both families. */
 struct wb_endpoint {
@@ -36,41 +40,95 @@ struct wb_provider {
 	struct wb_endpoint proxy6; /* where IPv6 goes */
 	__s32 weight;
 	__u32 cgroup_level; /* depth of that cgroup below the root */
-	__u32 on_down;      /* enum wb_on_down */
-	__u32 first_filter; /* its filters are filters[first_filter … + n_filters) */
-	__u32 n_filters;
+	__u16 on_down;      /* enum wb_on_down */
+	__u16 shadow;       /* count what would happen, and do none of it */
+	__u32 end[2];       /* by enum wb_layer: its filters in that layer end before this one */
 	__u32 reserved;
 };
 
-/* A filter matches when every field does. */
+/* The filters of all providers stand in one order: see struct wb_policy. */
 struct wb_filter {
-	__be32 prefix[4]; /* destination & mask == prefix */
-	__be32 mask[4];
-	__u16 port_first; /* host byte order, inclusive */
-	__u16 port_last;
-	__u16 flags; /* enum wb_filter_flags */
-	__u16 reserved;
+	__u8 provider;
+	__u8 action; /* enum wb_action */
+	__u8 states; /* bit s: it matches in state s */
+	__u8 has_context;
 };
 
-enum wb_filter_flags {
-	WB_FILTER_IPV4 = 1,    /* the prefix is one of IPv4 addresses; it matches only those */
-	WB_FILTER_LOCAL = 2,   /* the prefix lies in loopback or link-local space */
-	WB_FILTER_CONTEXT = 4, /* has an entry in `contexts` */
+enum wb_action {
+	WB_ACTION_REDIRECT,
+	WB_ACTION_PERMIT,
+	WB_ACTION_BLOCK,
 };
+
+/* Two kinds of filters that do not see each other. */
+enum wb_layer {
+	WB_LAYER_REDIRECT,
+	WB_LAYER_AUTHORIZE, /* permit and block */
+};
+
+/* A set of filters: bit i % 64 of word i / 64 is filter i. */
+struct wb_set {
+	__u64 words[WB_SET_WORDS];
+	__u64 summary[WB_SUMMARY_WORDS]; /* bit w % 64 of word w / 64: words[w] is not empty */
+	__u64 exact;                     /* of a class: its key is one value, not a default or a prefix */
+};
+
+/*
+ * What filters can ask of a connection. In each dimension, every value has a
+ * class, and a class has the set of the filters that it satisfies. The filters
+ * that match are those in all seven sets: the cost does not grow with their
+ * number.
+ */
+enum wb_dimension {
+	WB_DESTINATION,
+	WB_PORT,
+	WB_PROGRAM,
+	WB_ORIGINAL_PROGRAM,
+	WB_USER,
+	WB_CGROUP,
+	WB_ORIGINAL_CGROUP,
+	WB_DIMENSIONS,
+};
+
+/* Finds the class of a value by its longest prefix. One with no data bits is of all other values. */
+struct wb_class_key {
+	__u32 prefix_bits; /* of what follows */
+	__u32 generation;
+	__u32 dimension;
+	__u32 data[4]; /* address or port: in network byte order; anything else as it is */
+};
+
+#define WB_CLASS_FIXED_BITS 64
 
 enum wb_policy_flags {
 	/* Forget the records and exempt from each provider only its own processes: how proxies live without waybill. */
 	WB_TRACKING_OFF = 1,
+	/* Which of the costly questions some filter asks. */
+	WB_ASKS_PROGRAM = 2,
+	WB_ASKS_USER = 4,
+	WB_ASKS_CGROUP = 8,
 };
 
-/* The whole policy is one map value, replaced as a whole. */
+#define WB_ANY_STATE 4
+#define WB_STATE_SETS 8
+
+/*
+ * The policy. It is one map value, replaced as a whole; the classes of its
+ * generation stand in a map of their own, and are there before it is in force
+ * and until it no longer is. Filters stand in the order in which they count:
+ * those that redirect, by provider and by weight inside it; then those that
+ * authorize, likewise.
+ */
 struct wb_policy {
 	__u32 generation;
 	__u32 flags; /* enum wb_policy_flags */
 	__u32 n_providers;
-	__u32 n_filters;
+	__u32 end[2]; /* by enum wb_layer: the filters of that layer end before this one */
+	__u32 zero;   /* always: see wb_hide() */
 	struct wb_provider providers[WB_MAX_PROVIDERS];
 	struct wb_filter filters[WB_MAX_FILTERS];
+	struct wb_set states[WB_STATE_SETS]; /* by enum waybill_state: the filters for it; and for any */
+	__u64 ports[1024];                   /* bit p: some filter wants port p; most connections end here */
 };
 
 struct wb_context_key {
@@ -102,18 +160,33 @@ struct wb_hop {
 	__s32 weight; /* the provider's, at that time */
 };
 
+/* The process at the start of a flow, or of one of its connections. As struct waybill_origin begins. */
+struct wb_process {
+	__u32 pid;
+	__u32 tgid;
+	__u32 uid;
+	__u32 gid;
+	__u64 cgroup_id;
+	__u64 netns_cookie;
+	__u64 start_time;
+	__u64 flow_id;
+	char comm[16];
+};
+
 /*
  * The redirect records of one connection, oldest hop first. A blob is this
  * struct cut off after the last hop, followed by a struct wb_seal.
  */
 struct wb_records {
-	__u32 version; /* WB_RECORDS_VERSION */
-	__u32 n_hops;
-	struct waybill_origin origin;
+	__u16 version; /* WB_RECORDS_VERSION */
+	__u16 n_hops;
+	__u32 device; /* with inode: the executable of origin */
+	__u64 inode;
+	struct wb_process origin;
 	struct wb_hop hops[WB_MAX_HOPS];
 };
 
-#define WB_RECORDS_VERSION 0x57420001
+#define WB_RECORDS_VERSION 0x5702
 
 struct wb_seal {
 	__u64 mac[2];
@@ -157,6 +230,15 @@ enum wb_verdict {
 	WB_REDIRECT,
 	WB_REFUSE, /* the provider is down and blocks */
 	WB_LOOP,   /* the hop limit is reached */
+	WB_FORBID, /* the filter blocks it */
+};
+
+/* A process, as filters ask about it. What none asks for is 0. */
+struct wb_subject {
+	__u64 inode; /* with device: its executable */
+	__u32 device;
+	__u32 uid;
+	__u64 cgroup; /* the deepest of the cgroups it is in that some filter names */
 };
 
 /* What the decision knows of a connection. */
@@ -165,14 +247,21 @@ struct wb_query {
 	__s32 self;             /* index of the provider whose process connects without records; -1: none */
 	__u64 down;             /* bit i: provider i can not be reached */
 	__u32 n_hops;
-	__u32 reserved;
+	__u16 layer;      /* enum wb_layer */
+	__u16 for_origin; /* take the origin for the process that connects */
+	struct wb_subject process;
+	struct wb_subject origin;
 };
 
+/* Bit i of a mask is provider i. They tell why a provider did not get the connection. */
 struct wb_decision {
 	__u32 verdict; /* enum wb_verdict */
 	__u32 provider;
 	__u32 filter;
-	__u32 bypassed; /* providers that wanted the connection and are down */
+	__u32 state;    /* enum waybill_state, for the provider */
+	__u64 bypassed; /* wanted it and are down */
+	__u64 shadowed; /* would have had, or have blocked, it: they are in shadow mode */
+	__u64 excluded; /* have a filter that matches but for the state */
 };
 
 /* Every outcome is counted, per CPU. The comment is the text that people read. */
@@ -182,6 +271,8 @@ enum wb_counter {
 	WB_BYPASSED,              /* providers skipped because they were down */
 	WB_BLOCKED,               /* connections refused because a provider was down */
 	WB_LOOPED,                /* connections refused at the hop limit */
+	WB_FORBIDDEN,             /* connections refused because a filter blocks them */
+	WB_SHADOWED,              /* redirects and refusals that shadow mode kept from happening */
 	WB_DOWN_NO_LISTENER,      /* down: nothing listens on the proxy's address */
 	WB_DOWN_FOREIGN_LISTENER, /* down: the listener is not the provider's process */
 	WB_DOWN_NO_ADDRESS,       /* down: no proxy address for this family */
@@ -201,6 +292,7 @@ enum wb_counter {
 	WB_SET_FORGED,            /* SET refused: the seal is wrong */
 	WB_SET_CONNECTED,         /* SET refused: the socket is connected or connecting */
 	WB_SET_SOCKET_TYPE,       /* SET refused: not a TCP socket */
+	WB_EVENTS_LOST,           /* events that found no room in the ring */
 	WB_COUNTERS,
 };
 
@@ -209,6 +301,8 @@ enum wb_provider_counter {
 	WB_PROVIDER_ARRIVED,
 	WB_PROVIDER_BYPASSED,
 	WB_PROVIDER_BLOCKED,
+	WB_PROVIDER_FORBIDDEN,
+	WB_PROVIDER_SHADOWED,
 	WB_PROVIDER_COUNTERS,
 };
 
@@ -223,6 +317,64 @@ struct wb_flow {
 	__u64 socket_cookie;
 	__u32 tcp_state;
 	__u32 reserved;
+};
+
+/* The ids of a cgroup's ancestors by their level, and its own; those deeper than the last are not known. */
+struct wb_lineage {
+	__u64 ids[WB_MAX_LINEAGE];
+};
+
+enum wb_event_kind {
+	WB_EVENT_OUTCOME,  /* of a connect(): struct wb_outcome */
+	WB_EVENT_ACCEPTED, /* struct wb_end */
+	WB_EVENT_CLOSED,   /* struct wb_end */
+};
+
+/* How every event begins. */
+struct wb_event {
+	__u64 time; /* nanoseconds since boot */
+	__u64 flow_id;
+	__u64 provider; /* handle; 0: none */
+	__u32 kind;     /* enum wb_event_kind */
+	__u32 hop;      /* number of the connection in its flow: how many proxies it has behind it */
+};
+
+/* What became of a connect(). */
+struct wb_outcome {
+	struct wb_event event;
+	struct wb_process process; /* who connects */
+	__u64 inode;               /* with device: its executable */
+	__u32 device;
+	__u32 generation; /* of the policy, and so of the indices here */
+	struct wb_endpoint dst;
+	__u16 verdict; /* enum wb_verdict */
+	__u16 state;   /* enum waybill_state, for the provider */
+	__u32 filter;
+	__u32 implied; /* a proxy's connection without records */
+	__u64 bypassed;
+	__u64 shadowed;
+	__u64 excluded;
+	__u32 reserved;
+	__u32 n_args; /* bytes */
+	__u8 args[WB_MAX_ARGS];
+};
+
+/* A connection reached the proxy, or ended. */
+struct wb_end {
+	struct wb_event event;
+	__u64 since;    /* when it was redirected; 0: it was not */
+	__u64 sent;     /* bytes that the peer acknowledged */
+	__u64 received; /* bytes */
+	__u32 error;    /* errno; 0: an orderly end */
+	__u32 reserved;
+};
+
+/* What another version must know before it touches the pinned state. */
+struct wb_meta {
+	__u64 abi;    /* hash of all types and maps here */
+	__u64 cgroup; /* id of the scope */
+	char version[64];
+	char scope[256];
 };
 
 #endif /* WB_ABI_H */

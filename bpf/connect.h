@@ -3,25 +3,10 @@
 #ifndef WB_CONNECT_H
 #define WB_CONNECT_H
 
-#include "policy.h"
-#include "process.h"
-#include "records.h"
+#include "attempt.h"
 
 #define WB_LOOPBACK_IFINDEX 1 /* in every network namespace */
 #define WB_REACHABLE WB_COUNTERS
-
-struct wb_attempt {
-	struct bpf_sock_addr *ctx;
-	const struct wb_policy *policy;
-	struct wb_socket *socket; /* NULL: there was no memory for it */
-	struct wb_query query;
-	struct wb_decision decision;
-};
-
-static __always_inline const struct wb_provider *wb_chosen(const struct wb_attempt *a)
-{
-	return &a->policy->providers[a->decision.provider & (WB_MAX_PROVIDERS - 1)];
-}
 
 static __always_inline const struct wb_endpoint *wb_proxy_for(const struct wb_provider *p,
 							      const struct wb_endpoint *dst)
@@ -36,7 +21,7 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 	struct bpf_sock *sk = a->ctx->sk;
 	struct wb_context *context;
 
-	if (!(a->policy->filters[a->decision.filter & (WB_MAX_FILTERS - 1)].flags & WB_FILTER_CONTEXT))
+	if (a->decision.filter >= WB_MAX_FILTERS || !a->policy->filters[a->decision.filter].has_context)
 		return true;
 	context = bpf_map_lookup_elem(&contexts, &key);
 	if (!context || !sk)
@@ -80,15 +65,13 @@ static __always_inline enum wb_counter wb_probe_listener(struct bpf_sock_addr *c
 }
 
 /* Why the chosen provider can not have the connection; WB_REACHABLE if it can. */
-static __always_inline enum wb_counter wb_probe(struct wb_attempt *a)
+static __noinline enum wb_counter wb_probe(struct wb_attempt *a)
 {
 	const struct wb_provider *p = wb_chosen(a);
 	const struct wb_endpoint *proxy = wb_proxy_for(p, &a->query.dst);
 	struct bpf_sock *sk = a->ctx->sk;
 	enum wb_counter result;
 
-	if (!a->socket)
-		return WB_DOWN_NO_MEMORY;
 	if (!proxy->port)
 		return WB_DOWN_NO_ADDRESS;
 	/* Bound to a device, the SYN would leave by it and never reach a proxy on loopback. */
@@ -97,6 +80,10 @@ static __always_inline enum wb_counter wb_probe(struct wb_attempt *a)
 	if (*(volatile __u64 *)&inflight_used >= inflight_limit)
 		return WB_DOWN_INFLIGHT_FULL;
 	result = wb_probe_listener(a->ctx, p, proxy);
+	if (result == WB_REACHABLE && !a->socket && sk)
+		a->socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!a->socket)
+		return result == WB_REACHABLE ? WB_DOWN_NO_MEMORY : result;
 	/* Last, so that a context never stays with a socket that its provider did not get. */
 	if (result == WB_REACHABLE && !wb_attach_context(a))
 		result = WB_DOWN_NO_MEMORY;
@@ -119,6 +106,8 @@ static long wb_try(__u32 round, struct wb_attempt *a)
 		return 1;
 	wb_count(down);
 	p = wb_chosen(a);
+	if (p->on_down == WB_BYPASS)
+		wb_count(WB_BYPASSED);
 	wb_count_provider(p->handle, p->on_down == WB_BLOCK ? WB_PROVIDER_BLOCKED : WB_PROVIDER_BYPASSED);
 	a->query.down |= 1ULL << (a->decision.provider & (WB_MAX_PROVIDERS - 1));
 	return 0;
@@ -136,7 +125,10 @@ static __always_inline void wb_stamp(struct wb_attempt *a)
 		r->version = WB_RECORDS_VERSION;
 		r->n_hops = 0;
 		s->carried = 0;
-		wb_describe_current(&r->origin, bpf_get_netns_cookie(a->ctx));
+		wb_describe_current(&r->origin, bpf_get_netns_cookie(a->ctx), wb_new_flow_id());
+		wb_current_program(&r->inode, &r->device);
+		if (a->policy->flags & WB_ASKS_CGROUP)
+			wb_keep_lineage();
 		if (a->query.self >= 0 && !(a->policy->flags & WB_TRACKING_OFF))
 			wb_add_hop(r, &a->policy->providers[self & (WB_MAX_PROVIDERS - 1)], &a->query.dst,
 				   WB_HOP_IMPLIED);
@@ -156,43 +148,63 @@ static __always_inline int wb_refuse(int error)
 }
 
 /*
- * The connect hook: dst is where the application wants to go and, on return,
- * where the connection goes. The socket is locked by inet_stream_connect().
+ * Whether some filter forbids the connection: to the process that makes it,
+ * or, if that is a proxy, to the process that it makes it for.
  */
-static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_endpoint *dst)
+static __always_inline bool wb_is_forbidden(struct wb_attempt *a)
 {
-	struct wb_attempt a = { .ctx = ctx, .query = { .dst = *dst, .self = -1 } };
-	struct bpf_sock *sk = ctx->sk;
+	const struct wb_hop(*hops)[WB_MAX_HOPS] = a->socket ? &a->socket->records.hops : NULL;
 
-	if (!sk || ctx->protocol != IPPROTO_TCP)
-		return 1;
-	wb_resolve_any(&a.query.dst);
-	a.socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (a.socket) {
-		wb_begin_connect(a.socket);
-		a.query.n_hops = a.socket->carried;
+	if (a->policy->end[WB_LAYER_AUTHORIZE] == a->policy->end[WB_LAYER_REDIRECT])
+		return false;
+	a->query.layer = WB_LAYER_AUTHORIZE;
+	wb_decide(a->policy, &a->query, hops, &a->decision);
+	a->shadowed = a->decision.shadowed;
+	if (a->decision.verdict == WB_PASS && a->query.n_hops) {
+		a->query.for_origin = 1;
+		wb_decide(a->policy, &a->query, hops, &a->decision);
+		a->query.for_origin = 0;
+		a->shadowed |= a->decision.shadowed;
 	}
-	a.policy = wb_active_policy();
-	if (!a.policy)
+	a->query.layer = WB_LAYER_REDIRECT;
+	return a->decision.verdict == WB_FORBID;
+}
+
+static long wb_count_shadow(__u32 i, struct wb_attempt *a)
+{
+	__u64 shadowed = a->decision.shadowed;
+
+	if (i >= WB_MAX_PROVIDERS || !(shadowed >> i))
 		return 1;
-	if (a.policy->flags & WB_TRACKING_OFF)
-		a.query.n_hops = 0;
+	if (!(shadowed >> i & 1))
+		return 0;
+	wb_count(WB_SHADOWED);
+	wb_count_provider(a->policy->providers[i].handle, WB_PROVIDER_SHADOWED);
+	return 0;
+}
+
+/* Choose a provider that is alive. */
+static __always_inline void wb_choose(struct wb_attempt *a)
+{
+	const struct wb_decision *d = &a->decision;
 
 	/* Most connections end here: nobody wants them. Who connects is looked up only for the others. */
-	wb_decide(a.policy, &a.query, a.socket ? &a.socket->records.hops : NULL, &a.decision);
-	if (a.decision.verdict == WB_PASS || wb_current_is_kernel()) {
-		wb_count(WB_PASSED);
-		return 1;
-	}
-	if (!a.query.n_hops)
-		a.query.self = wb_current_provider(a.policy);
-	if (!a.socket)
-		a.socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	bpf_loop(WB_MAX_PROVIDERS + 1, wb_try, &a, 0);
+	wb_decide(a->policy, &a->query, a->socket ? &a->socket->records.hops : NULL, &a->decision);
+	if (d->verdict == WB_PASS && !(d->shadowed | d->excluded))
+		return;
+	if (!a->query.n_hops)
+		a->query.self = wb_current_provider(a->policy);
+	bpf_loop(WB_MAX_PROVIDERS + 1, wb_try, a, 0);
+}
 
-	if (a.decision.bypassed)
-		wb_add(WB_BYPASSED, a.decision.bypassed);
-	switch (a.decision.verdict) {
+/* What the application sees of the decision. */
+static __noinline int wb_conclude(struct wb_attempt *a)
+{
+	switch (a->decision.verdict) {
+	case WB_FORBID:
+		wb_count(WB_FORBIDDEN);
+		wb_count_provider(wb_chosen(a)->handle, WB_PROVIDER_FORBIDDEN);
+		return wb_refuse(EACCES);
 	case WB_REFUSE:
 		wb_count(WB_BLOCKED);
 		return wb_refuse(EACCES);
@@ -200,15 +212,60 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_endpo
 		wb_count(WB_LOOPED);
 		return wb_refuse(ELOOP);
 	case WB_REDIRECT:
-		if (!a.socket) /* not reached: wb_probe() refuses it, but the verifier wants to see it */
+		if (!a->socket) /* not reached: wb_probe() refuses it, but the verifier wants to see it */
 			return 1;
-		wb_stamp(&a);
-		*dst = *wb_proxy_for(wb_chosen(&a), &a.query.dst);
+		wb_stamp(a);
 		return 1;
 	default:
 		wb_count(WB_PASSED);
 		return 1;
 	}
+}
+
+/*
+ * The connect hook. a->query.dst is where the application wants to go; *proxy,
+ * on return, is where the connection goes instead, if it does. The socket is
+ * locked by inet_stream_connect().
+ */
+static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attempt *a, const struct wb_endpoint **proxy)
+{
+	struct bpf_sock *sk = ctx->sk;
+	int answer;
+
+	a->ctx = ctx;
+	a->query.self = -1;
+
+	if (!sk || ctx->protocol != IPPROTO_TCP)
+		return 1;
+	wb_resolve_any(&a->query.dst);
+	a->socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (a->socket) {
+		wb_begin_connect(a->socket);
+		a->query.n_hops = a->socket->carried;
+	}
+	a->policy = wb_active_policy();
+	if (!a->policy)
+		return 1;
+	if (a->policy->flags & WB_TRACKING_OFF)
+		a->query.n_hops = 0;
+	if (wb_current_is_kernel()) {
+		wb_count(WB_PASSED);
+		return 1;
+	}
+	if (a->policy->flags & (WB_ASKS_PROGRAM | WB_ASKS_USER | WB_ASKS_CGROUP))
+		wb_identify(a->policy, a->query.n_hops && a->socket ? &a->socket->records : NULL, &a->query);
+	if (!wb_is_forbidden(a))
+		wb_choose(a);
+	a->decision.shadowed |= a->shadowed;
+	if (a->decision.shadowed)
+		bpf_loop(WB_MAX_PROVIDERS, wb_count_shadow, a, 0);
+	answer = wb_conclude(a);
+	wb_report_outcome(a->policy, &a->query, &a->decision,
+			  a->socket && a->socket->records.n_hops ? &a->socket->records : NULL,
+			  bpf_get_netns_cookie(ctx));
+	if (a->decision.verdict == WB_REDIRECT && a->socket)
+		*proxy = &a->socket->proxy;
+	return answer;
 }
 
 #endif /* WB_CONNECT_H */

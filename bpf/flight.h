@@ -6,6 +6,7 @@
 #ifndef WB_FLIGHT_H
 #define WB_FLIGHT_H
 
+#include "event.h"
 #include "policy.h"
 #include "process.h"
 #include "records.h"
@@ -87,7 +88,11 @@ static __always_inline void wb_depart(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!s || !wb_is_stamped(s) || !wb_tuple(ctx, &key))
+	if (!s || s->role != WB_CONNECTS || !s->records.n_hops)
+		return;
+	/* So that wb_close() hears of the end, whatever it is. */
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (!wb_is_stamped(s) || !wb_tuple(ctx, &key))
 		return;
 	/* A program that runs after ours sent the connection elsewhere: it does not go to the proxy. */
 	if (!wb_same_endpoint(&key.remote, &s->proxy)) {
@@ -105,8 +110,6 @@ static __always_inline void wb_depart(struct bpf_sock_ops *ctx)
 		if (context)
 			bpf_map_update_elem(&inflight_contexts, &key, context, BPF_ANY);
 	}
-	/* So that wb_abandon() hears of the end, whatever it is. */
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	wb_count(WB_DEPARTED);
 }
 
@@ -141,6 +144,7 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 		return;
 	}
 	if (accepted) {
+		wb_report_accepted(accepted);
 		accepted->role = WB_ACCEPTED;
 		accepted->carried = accepted->records.n_hops;
 		if (accepted->has_context) {
@@ -162,22 +166,34 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
  * STATE_CB to TCP_CLOSE on the connecting side: what has not arrived by now
  * never will. tcp_set_state() calls us before the socket loses its addresses.
  */
-static __always_inline void wb_abandon(struct bpf_sock_ops *ctx)
+static __always_inline void wb_abandon(struct bpf_sock_ops *ctx, struct wb_socket *s)
 {
 	struct wb_flight_key key = {};
-	struct bpf_sock *sk = ctx->sk;
-	struct wb_socket *s, *flying;
+	struct wb_socket *flying;
 
-	if (!sk)
-		return;
-	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!s || !wb_is_stamped(s) || !wb_tuple(ctx, &key))
+	if (!wb_tuple(ctx, &key))
 		return;
 	flying = bpf_map_lookup_elem(&inflight, &key);
 	if (flying && flying->cookie == s->cookie && wb_take_from_flight(&key)) {
 		bpf_map_delete_elem(&inflight_contexts, &key);
 		wb_count(WB_ABANDONED);
 	}
+}
+
+static __always_inline void wb_close(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_socket *s;
+
+	if (!sk)
+		return;
+	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!s || s->role != WB_CONNECTS || !s->records.n_hops)
+		return;
+	wb_report_closed(ctx, sk, s);
+	if (!wb_is_stamped(s))
+		return;
+	wb_abandon(ctx, s);
 	/* The socket may be used again: for another SET, another connect(). */
 	wb_forget_stamp(s);
 }

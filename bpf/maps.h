@@ -30,6 +30,27 @@ struct {
 	__array(values, struct wb_policy_map);
 } policies SEC(".maps");
 
+/* The classes of every dimension, of the policy in force and of one that is coming or going. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct wb_class_key);
+	__type(value, struct wb_set);
+} classes SEC(".maps");
+
+/*
+ * The ancestors of the cgroups that flows started in: when a proxy connects,
+ * nothing else in the kernel leads from the id in the records to them. An entry
+ * that is evicted comes back with its cgroup's next flow.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct wb_lineage);
+} lineages SEC(".maps");
+
 /* Contexts of the filters that have one. The generation in the key keeps two policies apart during Apply. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -78,6 +99,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wb_key);
 } keys SEC(".maps");
+
+/* What happened, for user space. A full ring is counted and waits for nobody. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} events SEC(".maps");
+
+/* Read by user space before it adopts pinned maps. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wb_meta);
+} meta SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

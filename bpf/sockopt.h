@@ -145,17 +145,34 @@ static __always_inline int wb_answer_original_dst(struct bpf_sockopt *ctx, const
 	return wb_is_mapped(hop->addr) ? wb_answer_sockaddr4(ctx, hop) : wb_answer_sockaddr6(ctx, hop);
 }
 
+/* A caller of version 1 has room for the first fields only. */
 static __always_inline int wb_answer_origin(struct bpf_sockopt *ctx, const struct wb_socket *s)
 {
+	const struct wb_records *r = &s->records;
 	struct waybill_origin *out;
-	int room = wb_room(ctx, sizeof(*out));
+	struct wb_process *begin;
+	int room;
 
+	if (ctx->optlen && ctx->optlen < (int)sizeof(*out)) {
+		room = wb_room(ctx, sizeof(*begin));
+		begin = ctx->optval;
+		if (room <= 0)
+			return room;
+		if ((void *)(begin + 1) > ctx->optval_end)
+			return -ERANGE;
+		*begin = r->origin;
+		return 0;
+	}
+	room = wb_room(ctx, sizeof(*out));
 	if (room <= 0)
 		return room;
 	out = ctx->optval;
 	if ((void *)(out + 1) > ctx->optval_end)
 		return -ERANGE;
-	__builtin_memcpy(out, &s->records.origin, sizeof(*out));
+	__builtin_memcpy(out, &r->origin, sizeof(r->origin));
+	out->program_inode = r->inode;
+	out->program_device = r->device;
+	out->reserved = 0;
 	return 0;
 }
 

@@ -9,7 +9,6 @@
 #include <bpf/bpf_endian.h>
 
 #include "policy.h"
-#include "maps.h"
 #include "seal.h"
 
 #define WB_CASES 4096

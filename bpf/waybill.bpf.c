@@ -26,33 +26,39 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 SEC("cgroup/connect4")
 int wb_connect4(struct bpf_sock_addr *ctx)
 {
-	struct wb_endpoint dst = { .port = ctx->user_port };
+	struct wb_attempt a = { .query.dst.port = ctx->user_port };
+	const struct wb_endpoint *proxy = NULL;
 	int verdict;
 
-	dst.addr[2] = bpf_htonl(0xffff);
-	dst.addr[3] = ctx->user_ip4;
-	verdict = wb_connect(ctx, &dst);
-	ctx->user_ip4 = dst.addr[3];
-	ctx->user_port = dst.port;
+	a.query.dst.addr[2] = bpf_htonl(0xffff);
+	a.query.dst.addr[3] = ctx->user_ip4;
+	verdict = wb_connect(ctx, &a, &proxy);
+	if (proxy) {
+		ctx->user_ip4 = proxy->addr[3];
+		ctx->user_port = proxy->port;
+	}
 	return verdict;
 }
 
 SEC("cgroup/connect6")
 int wb_connect6(struct bpf_sock_addr *ctx)
 {
-	struct wb_endpoint dst = { .port = ctx->user_port };
+	struct wb_attempt a = { .query.dst.port = ctx->user_port };
+	const struct wb_endpoint *proxy = NULL;
 	int verdict;
 
-	dst.addr[0] = ctx->user_ip6[0];
-	dst.addr[1] = ctx->user_ip6[1];
-	dst.addr[2] = ctx->user_ip6[2];
-	dst.addr[3] = ctx->user_ip6[3];
-	verdict = wb_connect(ctx, &dst);
-	ctx->user_ip6[0] = dst.addr[0];
-	ctx->user_ip6[1] = dst.addr[1];
-	ctx->user_ip6[2] = dst.addr[2];
-	ctx->user_ip6[3] = dst.addr[3];
-	ctx->user_port = dst.port;
+	a.query.dst.addr[0] = ctx->user_ip6[0];
+	a.query.dst.addr[1] = ctx->user_ip6[1];
+	a.query.dst.addr[2] = ctx->user_ip6[2];
+	a.query.dst.addr[3] = ctx->user_ip6[3];
+	verdict = wb_connect(ctx, &a, &proxy);
+	if (proxy) {
+		ctx->user_ip6[0] = proxy->addr[0];
+		ctx->user_ip6[1] = proxy->addr[1];
+		ctx->user_ip6[2] = proxy->addr[2];
+		ctx->user_ip6[3] = proxy->addr[3];
+		ctx->user_port = proxy->port;
+	}
 	return verdict;
 }
 
@@ -112,7 +118,7 @@ int wb_sockops(struct bpf_sock_ops *ctx)
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] == BPF_TCP_CLOSE)
-			wb_abandon(ctx);
+			wb_close(ctx);
 		break;
 	}
 	return 1;
@@ -155,11 +161,18 @@ int wb_setsockopt(struct bpf_sockopt *ctx)
 /* Types that no map names: without this the object's BTF, and so Go, would not have them. */
 struct wb_exports {
 	struct wb_flow flow;
+	struct waybill_origin origin;
+	struct wb_outcome outcome;
+	struct wb_end end;
+	enum wb_event_kind event_kind;
+	enum wb_verdict verdict;
+	enum wb_action action;
+	enum wb_layer layer;
+	enum wb_dimension dimension;
 	enum wb_counter counter;
 	enum wb_provider_counter provider_counter;
 	enum wb_policy_flags policy_flags;
 	enum wb_hop_flags hop_flags;
 	enum wb_role role;
 	enum wb_on_down on_down;
-	enum wb_filter_flags filter_flags;
 } __attribute__((packed)) * wb_exports __attribute__((unused));

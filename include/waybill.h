@@ -49,6 +49,10 @@ struct waybill_origin {
 	__u64 start_time;   /* of the process, nanoseconds since boot (CLOCK_BOOTTIME) */
 	__u64 flow_id;      /* one for the application's connection and all that proxies opened for it */
 	char comm[16];      /* the process's name, NUL-terminated; for people, not for decisions */
+	/* Since version 2: a buffer of the 64 bytes above is still accepted. */
+	__u64 program_inode;  /* of the executable */
+	__u32 program_device; /* of the file system that it is on: major << 20 | minor */
+	__u32 reserved;
 };
 
 /* The state of a connection for one provider, as in Windows' FWPS_CONNECTION_REDIRECT_STATE. */

@@ -207,7 +207,7 @@ func TestHopLimit(t *testing.T) {
 		Error, Other string
 	}
 	decode(t, env.Run("h", "python3", "testdata/hops.py", "127.0.0.1", "7108", env.Cgroup("app")), &r)
-	if r.Hops != 8 || r.Size != 8+64+8*40+16 || r.Error != "ELOOP" || r.Other != "ECONNREFUSED" {
+	if r.Hops != 8 || r.Size != 80+8*40+16 || r.Error != "ELOOP" || r.Other != "ECONNREFUSED" {
 		t.Errorf("the eighth proxy saw %+v", r)
 	}
 	if c := counters(t, e); c["redirected"] != 16 || c["looped"] != 1 {

@@ -48,9 +48,13 @@ type Engine struct {
 
 	mu         sync.Mutex // also keeps Close away from the objects in use
 	generation uint32
-	table      *policy.Table // in force; nil before the first Apply
-	inner      *ebpf.Map     // holds table in the kernel
-	names      map[uint64]string
+	policy     policy.Policy // in force
+	ids        policy.Identities
+	table      *policy.Table            // of policy and ids; nil before the first Apply
+	inner      *ebpf.Map                // holds table in the kernel
+	classes    []kernelWbClassKey       // of table, in the kernel
+	tables     map[uint32]*policy.Table // by generation, the latest ones
+	names      map[uint64]string        // of providers, by handle
 }
 
 // Open loads the programs and attaches them to the scope. Nothing is
@@ -63,7 +67,7 @@ func Open(opts Options) (*Engine, error) {
 	if opts.InFlight < 0 {
 		return nil, fmt.Errorf("open engine: in-flight limit %d is negative", opts.InFlight)
 	}
-	e := &Engine{scope: opts.Scope, names: make(map[uint64]string)}
+	e := &Engine{scope: opts.Scope, names: make(map[uint64]string), tables: make(map[uint32]*policy.Table)}
 	if err := e.load(opts); err != nil {
 		return nil, explainLoadError(err)
 	}

@@ -133,7 +133,7 @@ func TestApplyKeepsOldPolicyOnError(t *testing.T) {
 		bad  func(*policy.Policy)
 		want string
 	}{
-		{"cgroup does not exist", func(p *policy.Policy) { p.Providers[0].Cgroup = filepath.Join(env.Scope, "missing") }, "no such file"},
+		{"cgroup that is none", func(p *policy.Policy) { p.Providers[0].Cgroup = "/dev" }, "not below"},
 		{"cgroup outside the scope", func(p *policy.Policy) { p.Providers[0].Cgroup = filepath.Dir(env.Scope) }, "not below the scope"},
 		{"cgroup is the scope", func(p *policy.Policy) { p.Providers[0].Cgroup = env.Scope }, "not below the scope"},
 		{"cgroups overlap", func(p *policy.Policy) {

@@ -13,17 +13,20 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type kernelWaybillOrigin struct {
-	_           structs.HostLayout
-	Pid         uint32
-	Tgid        uint32
-	Uid         uint32
-	Gid         uint32
-	CgroupId    uint64
-	NetnsCookie uint64
-	StartTime   uint64
-	FlowId      uint64
-	Comm        [16]int8
+type kernelWbAction uint32
+
+const (
+	kernelWbActionWB_ACTION_REDIRECT kernelWbAction = 0
+	kernelWbActionWB_ACTION_PERMIT   kernelWbAction = 1
+	kernelWbActionWB_ACTION_BLOCK    kernelWbAction = 2
+)
+
+type kernelWbClassKey struct {
+	_          structs.HostLayout
+	PrefixBits uint32
+	Generation uint32
+	Dimension  uint32
+	Data       [4]uint32
 }
 
 type kernelWbContext struct {
@@ -47,27 +50,53 @@ const (
 	kernelWbCounterWB_BYPASSED              kernelWbCounter = 2
 	kernelWbCounterWB_BLOCKED               kernelWbCounter = 3
 	kernelWbCounterWB_LOOPED                kernelWbCounter = 4
-	kernelWbCounterWB_DOWN_NO_LISTENER      kernelWbCounter = 5
-	kernelWbCounterWB_DOWN_FOREIGN_LISTENER kernelWbCounter = 6
-	kernelWbCounterWB_DOWN_NO_ADDRESS       kernelWbCounter = 7
-	kernelWbCounterWB_DOWN_DEVICE           kernelWbCounter = 8
-	kernelWbCounterWB_DOWN_INFLIGHT_FULL    kernelWbCounter = 9
-	kernelWbCounterWB_DOWN_NO_MEMORY        kernelWbCounter = 10
-	kernelWbCounterWB_DEPARTED              kernelWbCounter = 11
-	kernelWbCounterWB_ARRIVED               kernelWbCounter = 12
-	kernelWbCounterWB_ABANDONED             kernelWbCounter = 13
-	kernelWbCounterWB_LOST                  kernelWbCounter = 14
-	kernelWbCounterWB_DIVERTED              kernelWbCounter = 15
-	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 16
-	kernelWbCounterWB_QUERIED               kernelWbCounter = 17
-	kernelWbCounterWB_SET                   kernelWbCounter = 18
-	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 19
-	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 20
-	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 21
-	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 22
-	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 23
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 24
+	kernelWbCounterWB_FORBIDDEN             kernelWbCounter = 5
+	kernelWbCounterWB_SHADOWED              kernelWbCounter = 6
+	kernelWbCounterWB_DOWN_NO_LISTENER      kernelWbCounter = 7
+	kernelWbCounterWB_DOWN_FOREIGN_LISTENER kernelWbCounter = 8
+	kernelWbCounterWB_DOWN_NO_ADDRESS       kernelWbCounter = 9
+	kernelWbCounterWB_DOWN_DEVICE           kernelWbCounter = 10
+	kernelWbCounterWB_DOWN_INFLIGHT_FULL    kernelWbCounter = 11
+	kernelWbCounterWB_DOWN_NO_MEMORY        kernelWbCounter = 12
+	kernelWbCounterWB_DEPARTED              kernelWbCounter = 13
+	kernelWbCounterWB_ARRIVED               kernelWbCounter = 14
+	kernelWbCounterWB_ABANDONED             kernelWbCounter = 15
+	kernelWbCounterWB_LOST                  kernelWbCounter = 16
+	kernelWbCounterWB_DIVERTED              kernelWbCounter = 17
+	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 18
+	kernelWbCounterWB_QUERIED               kernelWbCounter = 19
+	kernelWbCounterWB_SET                   kernelWbCounter = 20
+	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 21
+	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 22
+	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 23
+	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 24
+	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 25
+	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 26
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 27
 )
+
+type kernelWbDimension uint32
+
+const (
+	kernelWbDimensionWB_DESTINATION      kernelWbDimension = 0
+	kernelWbDimensionWB_PORT             kernelWbDimension = 1
+	kernelWbDimensionWB_PROGRAM          kernelWbDimension = 2
+	kernelWbDimensionWB_ORIGINAL_PROGRAM kernelWbDimension = 3
+	kernelWbDimensionWB_USER             kernelWbDimension = 4
+	kernelWbDimensionWB_CGROUP           kernelWbDimension = 5
+	kernelWbDimensionWB_ORIGINAL_CGROUP  kernelWbDimension = 6
+	kernelWbDimensionWB_DIMENSIONS       kernelWbDimension = 7
+)
+
+type kernelWbEnd struct {
+	_        structs.HostLayout
+	Event    kernelWbEvent
+	Since    uint64
+	Sent     uint64
+	Received uint64
+	Error    uint32
+	Reserved uint32
+}
 
 type kernelWbEndpoint struct {
 	_        structs.HostLayout
@@ -76,23 +105,30 @@ type kernelWbEndpoint struct {
 	Reserved uint16
 }
 
-type kernelWbFilter struct {
-	_         structs.HostLayout
-	Prefix    [4]uint32
-	Mask      [4]uint32
-	PortFirst uint16
-	PortLast  uint16
-	Flags     uint16
-	Reserved  uint16
+type kernelWbEvent struct {
+	_        structs.HostLayout
+	Time     uint64
+	FlowId   uint64
+	Provider uint64
+	Kind     uint32
+	Hop      uint32
 }
 
-type kernelWbFilterFlags uint32
+type kernelWbEventKind uint32
 
 const (
-	kernelWbFilterFlagsWB_FILTER_IPV4    kernelWbFilterFlags = 1
-	kernelWbFilterFlagsWB_FILTER_LOCAL   kernelWbFilterFlags = 2
-	kernelWbFilterFlagsWB_FILTER_CONTEXT kernelWbFilterFlags = 4
+	kernelWbEventKindWB_EVENT_OUTCOME  kernelWbEventKind = 0
+	kernelWbEventKindWB_EVENT_ACCEPTED kernelWbEventKind = 1
+	kernelWbEventKindWB_EVENT_CLOSED   kernelWbEventKind = 2
 )
+
+type kernelWbFilter struct {
+	_          structs.HostLayout
+	Provider   uint8
+	Action     uint8
+	States     uint8
+	HasContext uint8
+}
 
 type kernelWbFlightKey struct {
 	_           structs.HostLayout
@@ -131,6 +167,21 @@ type kernelWbKey struct {
 	K [2]uint64
 }
 
+type kernelWbLayer uint32
+
+const (
+	kernelWbLayerWB_LAYER_REDIRECT  kernelWbLayer = 0
+	kernelWbLayerWB_LAYER_AUTHORIZE kernelWbLayer = 1
+)
+
+type kernelWbMeta struct {
+	_       structs.HostLayout
+	Abi     uint64
+	Cgroup  uint64
+	Version [64]int8
+	Scope   [256]int8
+}
+
 type kernelWbOnDown uint32
 
 const (
@@ -138,21 +189,60 @@ const (
 	kernelWbOnDownWB_BLOCK  kernelWbOnDown = 1
 )
 
+type kernelWbOutcome struct {
+	_          structs.HostLayout
+	Event      kernelWbEvent
+	Process    kernelWbProcess
+	Inode      uint64
+	Device     uint32
+	Generation uint32
+	Dst        kernelWbEndpoint
+	Verdict    uint16
+	State      uint16
+	Filter     uint32
+	Implied    uint32
+	Bypassed   uint64
+	Shadowed   uint64
+	Excluded   uint64
+	Reserved   uint32
+	N_args     uint32
+	Args       [256]uint8
+}
+
 type kernelWbPolicy struct {
 	_           structs.HostLayout
 	Generation  uint32
 	Flags       uint32
 	N_providers uint32
-	N_filters   uint32
+	End         [2]uint32
+	Zero        uint32
 	Providers   [64]kernelWbProvider
-	Filters     [1024]kernelWbFilter
+	Filters     [10240]kernelWbFilter
+	States      [8]kernelWbSet
+	Ports       [1024]uint64
 }
 
 type kernelWbPolicyFlags uint32
 
 const (
 	kernelWbPolicyFlagsWB_TRACKING_OFF kernelWbPolicyFlags = 1
+	kernelWbPolicyFlagsWB_ASKS_PROGRAM kernelWbPolicyFlags = 2
+	kernelWbPolicyFlagsWB_ASKS_USER    kernelWbPolicyFlags = 4
+	kernelWbPolicyFlagsWB_ASKS_CGROUP  kernelWbPolicyFlags = 8
 )
+
+type kernelWbProcess struct {
+	_           structs.HostLayout
+	Pid         uint32
+	Tgid        uint32
+	Uid         uint32
+	Gid         uint32
+	CgroupId    uint64
+	NetnsCookie uint64
+	StartTime   uint64
+	FlowId      uint64
+	Comm        [16]int8
+}
 
 type kernelWbProvider struct {
 	_           structs.HostLayout
@@ -162,9 +252,9 @@ type kernelWbProvider struct {
 	Proxy6      kernelWbEndpoint
 	Weight      int32
 	CgroupLevel uint32
-	OnDown      uint32
-	FirstFilter uint32
-	N_filters   uint32
+	OnDown      uint16
+	Shadow      uint16
+	End         [2]uint32
 	Reserved    uint32
 }
 
@@ -175,19 +265,23 @@ const (
 	kernelWbProviderCounterWB_PROVIDER_ARRIVED    kernelWbProviderCounter = 1
 	kernelWbProviderCounterWB_PROVIDER_BYPASSED   kernelWbProviderCounter = 2
 	kernelWbProviderCounterWB_PROVIDER_BLOCKED    kernelWbProviderCounter = 3
-	kernelWbProviderCounterWB_PROVIDER_COUNTERS   kernelWbProviderCounter = 4
+	kernelWbProviderCounterWB_PROVIDER_FORBIDDEN  kernelWbProviderCounter = 4
+	kernelWbProviderCounterWB_PROVIDER_SHADOWED   kernelWbProviderCounter = 5
+	kernelWbProviderCounterWB_PROVIDER_COUNTERS   kernelWbProviderCounter = 6
 )
 
 type kernelWbProviderCounts struct {
 	_ structs.HostLayout
-	N [4]uint64
+	N [6]uint64
 }
 
 type kernelWbRecords struct {
 	_       structs.HostLayout
-	Version uint32
-	N_hops  uint32
-	Origin  kernelWaybillOrigin
+	Version uint16
+	N_hops  uint16
+	Device  uint32
+	Inode   uint64
+	Origin  kernelWbProcess
 	Hops    [8]kernelWbHop
 }
 
@@ -197,6 +291,13 @@ const (
 	kernelWbRoleWB_CONNECTS kernelWbRole = 0
 	kernelWbRoleWB_ACCEPTED kernelWbRole = 1
 )
+
+type kernelWbSet struct {
+	_       structs.HostLayout
+	Words   [160]uint64
+	Summary [3]uint64
+	Exact   uint64
+}
 
 type kernelWbSocket struct {
 	_                structs.HostLayout
@@ -210,15 +311,29 @@ type kernelWbSocket struct {
 	Cookie           uint64
 }
 
+type kernelWbVerdict uint32
+
+const (
+	kernelWbVerdictWB_PASS     kernelWbVerdict = 0
+	kernelWbVerdictWB_REDIRECT kernelWbVerdict = 1
+	kernelWbVerdictWB_REFUSE   kernelWbVerdict = 2
+	kernelWbVerdictWB_LOOP     kernelWbVerdict = 3
+	kernelWbVerdictWB_FORBID   kernelWbVerdict = 4
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	kernelMapClasses          = "classes"
 	kernelMapContexts         = "contexts"
 	kernelMapCounters         = "counters"
+	kernelMapEvents           = "events"
 	kernelMapInflight         = "inflight"
 	kernelMapInflightContexts = "inflight_contexts"
 	kernelMapKeys             = "keys"
+	kernelMapLineages         = "lineages"
+	kernelMapMeta             = "meta"
 	kernelMapPolicies         = "policies"
 	kernelMapProviderCounters = "provider_counters"
 	kernelMapSocketContexts   = "socket_contexts"
@@ -293,11 +408,15 @@ type kernelProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelMapSpecs struct {
+	Classes          *ebpf.MapSpec `ebpf:"classes"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
+	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
+	Meta             *ebpf.MapSpec `ebpf:"meta"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
@@ -334,11 +453,15 @@ func (o *kernelObjects) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelMaps struct {
+	Classes          *ebpf.Map `ebpf:"classes"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
+	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
 	Keys             *ebpf.Map `ebpf:"keys"`
+	Lineages         *ebpf.Map `ebpf:"lineages"`
+	Meta             *ebpf.Map `ebpf:"meta"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
@@ -347,11 +470,15 @@ type kernelMaps struct {
 
 func (m *kernelMaps) Close() error {
 	return _KernelClose(
+		m.Classes,
 		m.Contexts,
 		m.Counters,
+		m.Events,
 		m.Inflight,
 		m.InflightContexts,
 		m.Keys,
+		m.Lineages,
+		m.Meta,
 		m.Policies,
 		m.ProviderCounters,
 		m.SocketContexts,

@@ -21,6 +21,8 @@ var counterNames = [...]string{
 	kernelWbCounterWB_BYPASSED:              "bypassed",
 	kernelWbCounterWB_BLOCKED:               "blocked",
 	kernelWbCounterWB_LOOPED:                "looped",
+	kernelWbCounterWB_FORBIDDEN:             "forbidden",
+	kernelWbCounterWB_SHADOWED:              "shadowed",
 	kernelWbCounterWB_DOWN_NO_LISTENER:      "down_no_listener",
 	kernelWbCounterWB_DOWN_FOREIGN_LISTENER: "down_foreign_listener",
 	kernelWbCounterWB_DOWN_NO_ADDRESS:       "down_no_address",
@@ -40,6 +42,7 @@ var counterNames = [...]string{
 	kernelWbCounterWB_SET_FORGED:            "set_forged",
 	kernelWbCounterWB_SET_CONNECTED:         "set_connected",
 	kernelWbCounterWB_SET_SOCKET_TYPE:       "set_socket_type",
+	kernelWbCounterWB_EVENTS_LOST:           "events_lost",
 }
 
 // Counters returns every outcome since Open by name; bpf/abi.h says what each
@@ -67,6 +70,8 @@ type ProviderCounters struct {
 	Arrived    uint64 // of those, handed to the proxy with their records
 	Bypassed   uint64 // not redirected because the provider was down
 	Blocked    uint64 // refused because it was down
+	Forbidden  uint64 // refused because a filter blocks them
+	Shadowed   uint64 // redirects and refusals that shadow mode kept from happening
 }
 
 // ProviderCounters returns the counters of each provider of the policy in
@@ -89,6 +94,8 @@ func (e *Engine) ProviderCounters() (map[string]ProviderCounters, error) {
 			sum.Arrived += c.N[kernelWbProviderCounterWB_PROVIDER_ARRIVED]
 			sum.Bypassed += c.N[kernelWbProviderCounterWB_PROVIDER_BYPASSED]
 			sum.Blocked += c.N[kernelWbProviderCounterWB_PROVIDER_BLOCKED]
+			sum.Forbidden += c.N[kernelWbProviderCounterWB_PROVIDER_FORBIDDEN]
+			sum.Shadowed += c.N[kernelWbProviderCounterWB_PROVIDER_SHADOWED]
 		}
 		counters[p.Name] = sum
 	}
@@ -212,12 +219,8 @@ func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {
 		flow.Role = Accepted
 	}
 	for _, h := range s.Records.Hops[:min(int(s.Records.N_hops), len(s.Records.Hops))] {
-		name, ok := e.names[h.Handle]
-		if !ok {
-			name = fmt.Sprintf("%016x", h.Handle)
-		}
 		flow.Hops = append(flow.Hops, Hop{
-			Provider: name,
+			Provider: e.providerName(h.Handle),
 			Dst:      decodeEndpoint(kernelWbEndpoint{Addr: h.Addr, Port: h.Port}),
 			Time:     time.Duration(h.Time),
 			Implied:  h.Flags&uint16(kernelWbHopFlagsWB_HOP_IMPLIED) != 0,

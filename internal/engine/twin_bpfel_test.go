@@ -30,7 +30,10 @@ type twinWbCase struct {
 		Verdict  uint32
 		Provider uint32
 		Filter   uint32
-		Bypassed uint32
+		State    uint32
+		Bypassed uint64
+		Shadowed uint64
+		Excluded uint64
 	}
 }
 
@@ -42,12 +45,15 @@ type twinWbEndpoint struct {
 }
 
 type twinWbQuery struct {
-	_        structs.HostLayout
-	Dst      twinWbEndpoint
-	Self     int32
-	Down     uint64
-	N_hops   uint32
-	Reserved uint32
+	_         structs.HostLayout
+	Dst       twinWbEndpoint
+	Self      int32
+	Down      uint64
+	N_hops    uint32
+	Layer     uint16
+	ForOrigin uint16
+	Process   twinWbSubject
+	Origin    twinWbSubject
 }
 
 type twinWbSealInput struct {
@@ -65,16 +71,28 @@ type twinWbSealInput struct {
 	}
 }
 
+type twinWbSubject struct {
+	_      structs.HostLayout
+	Inode  uint64
+	Device uint32
+	Uid    uint32
+	Cgroup uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	twinMapCases            = "cases"
+	twinMapClasses          = "classes"
 	twinMapContexts         = "contexts"
 	twinMapCounters         = "counters"
+	twinMapEvents           = "events"
 	twinMapInflight         = "inflight"
 	twinMapInflightContexts = "inflight_contexts"
 	twinMapKeys             = "keys"
+	twinMapLineages         = "lineages"
+	twinMapMeta             = "meta"
 	twinMapPolicies         = "policies"
 	twinMapProviderCounters = "provider_counters"
 	twinMapSealCases        = "seal_cases"
@@ -139,11 +157,15 @@ type twinProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type twinMapSpecs struct {
 	Cases            *ebpf.MapSpec `ebpf:"cases"`
+	Classes          *ebpf.MapSpec `ebpf:"classes"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
+	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
+	Meta             *ebpf.MapSpec `ebpf:"meta"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
 	SealCases        *ebpf.MapSpec `ebpf:"seal_cases"`
@@ -182,11 +204,15 @@ func (o *twinObjects) Close() error {
 // It can be passed to loadTwinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type twinMaps struct {
 	Cases            *ebpf.Map `ebpf:"cases"`
+	Classes          *ebpf.Map `ebpf:"classes"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
+	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
 	Keys             *ebpf.Map `ebpf:"keys"`
+	Lineages         *ebpf.Map `ebpf:"lineages"`
+	Meta             *ebpf.Map `ebpf:"meta"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
 	SealCases        *ebpf.Map `ebpf:"seal_cases"`
@@ -197,11 +223,15 @@ type twinMaps struct {
 func (m *twinMaps) Close() error {
 	return _TwinClose(
 		m.Cases,
+		m.Classes,
 		m.Contexts,
 		m.Counters,
+		m.Events,
 		m.Inflight,
 		m.InflightContexts,
 		m.Keys,
+		m.Lineages,
+		m.Meta,
 		m.Policies,
 		m.ProviderCounters,
 		m.SealCases,

@@ -36,38 +36,41 @@ func TestDecisionTwin(t *testing.T) {
 	seen := make(map[policy.Verdict]int)
 	for round := range twinRounds {
 		rng := rand.New(rand.NewPCG(1, uint64(round)))
-		table, err := policy.Compile(randomPolicy(rng))
+		table, err := policy.Compile(randomPolicy(rng), twinIdentities)
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		putTwinPolicy(t, spec, &objects, table)
+		putTwinPolicy(t, spec, &objects, table, uint32(round))
+		named := namedCgroupIDs(table)
 		queries := make([]policy.Query, twinCases)
 		for i := range queries {
 			queries[i] = randomQuery(rng, table)
 		}
-		for i, got := range askKernel(t, &objects, queries) {
-			want := table.Decide(queries[i])
-			if want.Verdict == policy.Pass {
-				got.Provider, got.Filter = want.Provider, want.Filter // mean nothing then
+		for layer, decide := range map[kernelWbLayer]func(policy.Query) policy.Decision{
+			kernelWbLayerWB_LAYER_REDIRECT:  table.Decide,
+			kernelWbLayerWB_LAYER_AUTHORIZE: table.Authorize,
+		} {
+			for i, got := range askKernel(t, &objects, layer, named, queries) {
+				want := decide(queries[i])
+				if got != want {
+					t.Fatalf("round %d, case %d, layer %d: %+v\nkernel %+v\ntwin   %+v", round, i, layer, queries[i], got, want)
+				}
+				seen[want.Verdict]++
 			}
-			if got != want {
-				t.Fatalf("round %d, case %d: %+v\nkernel %+v\ntwin   %+v", round, i, queries[i], got, want)
-			}
-			seen[want.Verdict]++
 		}
 	}
 	t.Logf("%d cases: %v", twinRounds*twinCases, seen)
-	for v := policy.Pass; v <= policy.Loop; v++ {
+	for v := policy.Pass; v <= policy.Forbid; v++ {
 		if seen[v] < 1000 {
 			t.Errorf("verdict %d came up only %d times: the input is not random enough", v, seen[v])
 		}
 	}
 }
 
-func putTwinPolicy(t *testing.T, spec *ebpf.CollectionSpec, objects *twinObjects, table *policy.Table) {
+func putTwinPolicy(t *testing.T, spec *ebpf.CollectionSpec, objects *twinObjects, table *policy.Table, generation uint32) {
 	t.Helper()
-	encoded, err := (&Engine{}).encode(table)
-	if err != nil {
+	keys, sets := encodeClasses(table.Classes(), generation)
+	if _, err := objects.Classes.BatchUpdate(keys, sets, nil); err != nil {
 		t.Fatal(err)
 	}
 	inner, err := ebpf.NewMap(spec.Maps["policies"].InnerMap)
@@ -75,7 +78,7 @@ func putTwinPolicy(t *testing.T, spec *ebpf.CollectionSpec, objects *twinObjects
 		t.Fatal(err)
 	}
 	defer inner.Close()
-	if err := inner.Put(uint32(0), encoded); err != nil {
+	if err := inner.Put(uint32(0), encode(table, generation)); err != nil {
 		t.Fatal(err)
 	}
 	if err := objects.Policies.Put(uint32(0), inner); err != nil {
@@ -83,7 +86,7 @@ func putTwinPolicy(t *testing.T, spec *ebpf.CollectionSpec, objects *twinObjects
 	}
 }
 
-func askKernel(t *testing.T, objects *twinObjects, queries []policy.Query) []policy.Decision {
+func askKernel(t *testing.T, objects *twinObjects, layer kernelWbLayer, named map[uint64]bool, queries []policy.Query) []policy.Decision {
 	t.Helper()
 	keys, cases := make([]uint32, len(queries)), make([]twinWbCase, len(queries))
 	for i, q := range queries {
@@ -93,6 +96,9 @@ func askKernel(t *testing.T, objects *twinObjects, queries []policy.Query) []pol
 		c.Query.Self = int32(q.Self)
 		c.Query.Down = q.Down
 		c.Query.N_hops = uint32(len(q.Hops))
+		c.Query.Layer = uint16(layer)
+		c.Query.Process = encodeSubject(q.Process, named)
+		c.Query.Origin = encodeSubject(q.Origin, named)
 		for j, h := range q.Hops {
 			c.Hops[j].Handle, c.Hops[j].Weight = h.Handle, h.Weight
 			if h.Implied {
@@ -116,10 +122,98 @@ func askKernel(t *testing.T, objects *twinObjects, queries []policy.Query) []pol
 			Verdict:  policy.Verdict(d.Verdict),
 			Provider: int(d.Provider),
 			Filter:   int(d.Filter),
-			Bypassed: int(d.Bypassed),
+			State:    policy.State(d.State),
+			Bypassed: d.Bypassed,
+			Shadowed: d.Shadowed,
+			Excluded: d.Excluded,
 		}
 	}
 	return decisions
+}
+
+// What the twin's policies name: each cgroup is inside the one before it.
+var (
+	namedPrograms  = []string{"/bin/a", "/bin/b", "/bin/gone"}
+	namedUsers     = []string{"alice", "7", "nobody-here"}
+	namedCgroups   = []string{"/x", "/x/y", "/x/y/z", "/other", "/gone"}
+	twinIdentities = policy.Identities{
+		Programs: map[string]policy.FileID{"/bin/a": {Device: 1, Inode: 1 << 40}, "/bin/b": {Device: 2, Inode: 1 << 40}},
+		Users:    map[string]uint32{"alice": 1000},
+		Cgroups: map[string]policy.CgroupID{
+			"/x": {ID: 11 << 32, Level: 1}, "/x/y": {ID: 12 << 32, Level: 2}, "/x/y/z": {ID: 13 << 32, Level: 3}, "/other": {ID: 14, Level: 1},
+		},
+	}
+)
+
+// encodeSubject finds the deepest cgroup that a filter can name, as the
+// kernel programs do before they decide.
+func encodeSubject(p policy.Process, named map[uint64]bool) twinWbSubject {
+	s := twinWbSubject{Inode: p.Program.Inode, Device: uint32(p.Program.Device), Uid: p.UID}
+	for _, id := range p.Cgroups {
+		if named[id] {
+			s.Cgroup = id
+		}
+	}
+	return s
+}
+
+// namedCgroupIDs has the cgroups that some filter of the table names.
+func namedCgroupIDs(table *policy.Table) map[uint64]bool {
+	named := make(map[uint64]bool)
+	for _, c := range table.Classes() {
+		if c.Dimension == policy.DimCgroup && c.Exact {
+			named[binary.LittleEndian.Uint64(c.Data[:])] = true
+		}
+	}
+	return named
+}
+
+func randomProcess(rng *rand.Rand) policy.Process {
+	return policy.Process{
+		Program: []policy.FileID{{Device: 1, Inode: 1 << 40}, {Device: 2, Inode: 1 << 40}, {Device: 1, Inode: 2}}[rng.IntN(3)],
+		UID:     []uint32{0, 7, 1000}[rng.IntN(3)],
+		Cgroups: [][]uint64{{1}, {1, 11 << 32}, {1, 11 << 32, 12 << 32, 99}, {1, 11 << 32, 12 << 32, 13 << 32}, {1, 14}}[rng.IntN(5)],
+	}
+}
+
+// some returns up to two of names, most often none.
+func some(rng *rand.Rand, names []string) []string {
+	if rng.IntN(4) > 0 {
+		return nil
+	}
+	return []string{names[rng.IntN(len(names))], names[rng.IntN(len(names))]}
+}
+
+func randomFilter(rng *rand.Rand, provider string) policy.Filter {
+	f := policy.Filter{
+		Provider:         provider,
+		Weight:           int32(rng.IntN(3)),
+		Action:           policy.Action(rng.IntN(3)),
+		Programs:         some(rng, namedPrograms),
+		OriginalPrograms: some(rng, namedPrograms),
+		Users:            some(rng, namedUsers),
+		Cgroups:          some(rng, namedCgroups),
+		OriginalCgroups:  some(rng, namedCgroups),
+	}
+	for range rng.IntN(3) {
+		f.Destination = append(f.Destination, randomPrefix(rng))
+	}
+	if rng.IntN(4) == 0 {
+		f.NotDestination = append(f.NotDestination, randomPrefix(rng))
+	}
+	for range rng.IntN(3) {
+		first := uint16(rng.IntN(4))
+		f.Ports = append(f.Ports, policy.PortRange{First: first, Last: first + uint16(rng.IntN(3))})
+	}
+	for range rng.IntN(2) {
+		f.States = append(f.States, []policy.State{policy.NotRedirected, policy.RedirectedByOther}[rng.IntN(2)])
+	}
+	return f
+}
+
+func randomPrefix(rng *rand.Rand) netip.Prefix {
+	addr := randomAddr(rng)
+	return netip.PrefixFrom(addr, rng.IntN(addr.BitLen()+1))
 }
 
 func randomPolicy(rng *rand.Rand) policy.Policy {
@@ -128,6 +222,7 @@ func randomPolicy(rng *rand.Rand) policy.Policy {
 	if rng.IntN(2) == 0 {
 		n = 1 + rng.IntN(4)
 	}
+	filters := []int{4, 40, 150}[rng.IntN(3)] // a provider; up to all that there is room for
 	for i := range n {
 		listen := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + rng.IntN(2))}), uint16(7000+i))
 		provider := policy.Provider{
@@ -135,22 +230,14 @@ func randomPolicy(rng *rand.Rand) policy.Policy {
 			Weight: int32(rng.IntN(5) - 2),
 			Listen: listen,
 			OnDown: policy.OnDown(rng.IntN(2)),
+			Shadow: rng.IntN(8) == 0,
 		}
 		if rng.IntN(2) == 0 {
 			provider.Listen6 = netip.AddrPortFrom(netip.IPv6Loopback(), listen.Port())
 		}
 		p.Providers = append(p.Providers, provider)
-		for range rng.IntN(4) {
-			f := policy.Filter{Provider: provider.Name, Weight: int32(rng.IntN(3))}
-			for range rng.IntN(3) {
-				addr := randomAddr(rng)
-				f.Destination = append(f.Destination, netip.PrefixFrom(addr, rng.IntN(addr.BitLen()+1)))
-			}
-			if rng.IntN(2) == 0 {
-				first := uint16(rng.IntN(4))
-				f.Ports = append(f.Ports, policy.PortRange{First: first, Last: first + uint16(rng.IntN(3))})
-			}
-			p.Filters = append(p.Filters, f)
+		for range rng.IntN(filters) {
+			p.Filters = append(p.Filters, randomFilter(rng, provider.Name))
 		}
 	}
 	return p
@@ -176,7 +263,7 @@ func randomAddr(rng *rand.Rand) netip.Addr {
 }
 
 func randomQuery(rng *rand.Rand, t *policy.Table) policy.Query {
-	q := policy.Query{Dst: netip.AddrPortFrom(randomAddr(rng), uint16(rng.IntN(5))), Self: -1}
+	q := policy.Query{Dst: netip.AddrPortFrom(randomAddr(rng), uint16(rng.IntN(5))), Self: -1, Process: randomProcess(rng), Origin: randomProcess(rng)}
 	if rng.IntN(20) == 0 {
 		q.Dst = t.Providers[rng.IntN(len(t.Providers))].Listen
 	}

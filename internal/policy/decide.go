@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -14,6 +15,14 @@ const (
 	RedirectedByOther
 	PreviouslyRedirectedBySelf
 )
+
+func (s State) String() string {
+	names := [...]string{"not-redirected", "redirected-by-self", "redirected-by-other", "previously-redirected-by-self"}
+	if s < 0 || int(s) >= len(names) {
+		return fmt.Sprintf("State(%d)", int(s))
+	}
+	return names[s]
+}
 
 // MayRedirect reports whether a provider may redirect a connection in this state.
 func (s State) MayRedirect() bool { return s == NotRedirected || s == RedirectedByOther }
@@ -42,12 +51,25 @@ func StateFor(handle uint64, weight int32, hops []Hop) State {
 	return RedirectedByOther
 }
 
+// Process is who connects, or who did at the start of the chain.
+type Process struct {
+	Program FileID
+	UID     uint32
+	Cgroups []uint64 // ids of its cgroup and of all above it
+}
+
+func (p *Process) in(cgroups []CgroupID) bool {
+	return slices.ContainsFunc(cgroups, func(c CgroupID) bool { return slices.Contains(p.Cgroups, c.ID) })
+}
+
 // Query is what the decision knows of a connection.
 type Query struct {
-	Dst  netip.AddrPort
-	Hops []Hop
-	Self int    // index of the provider whose process connects; -1: none. Counts only without hops
-	Down uint64 // bit i: provider i can not be reached
+	Dst     netip.AddrPort
+	Process Process
+	Origin  Process // without hops: the same as Process
+	Hops    []Hop
+	Self    int    // index of the provider whose process connects; -1: none. Counts only without hops
+	Down    uint64 // bit i: provider i can not be reached
 }
 
 // Verdict of a [Decision].
@@ -58,55 +80,94 @@ const (
 	Redirect                // Provider gets it, because of Filter
 	Refuse                  // Provider wants it, is down, and blocks
 	Loop                    // Provider wants it, but it has MaxHops hops
+	Forbid                  // Filter of Provider blocks it
 )
 
-// Decision is the answer to a [Query].
+// Decision is the answer to a [Query]. The masks have a bit for each provider
+// by its index, and tell why those before Provider did not get it.
 type Decision struct {
 	Verdict  Verdict
 	Provider int // indices into the table; 0 with Pass
 	Filter   int
-	Bypassed int // providers that wanted the connection and are down
+	State    State  // for Provider
+	Bypassed uint64 // wanted the connection and are down
+	Shadowed uint64 // would have had, or have blocked, the connection: they are in shadow mode
+	Excluded uint64 // have a filter that matches but for the state
 }
 
-// Decide does in Go what wb_decide in bpf/policy.h does in the kernel.
+// Decide does in Go what wb_decide in bpf/policy.h does in the kernel, for
+// the filters that redirect.
 func (t *Table) Decide(q Query) Decision {
-	dst := resolveAny(netip.AddrPortFrom(q.Dst.Addr().Unmap(), q.Dst.Port()))
-	d := t.walk(q, dst)
-	if t.isProxy(dst) {
+	q.Dst = normal(q.Dst)
+	if t.isProxy(q.Dst) {
 		return Decision{}
 	}
-	if d.Verdict == Pass {
-		return Decision{Bypassed: d.Bypassed}
+	var d Decision
+	for i := range t.Providers {
+		filter, ok := t.first(&d, &q, i, t.Providers[i].Redirects)
+		if ok && t.choose(&d, &q, i, filter) {
+			return d
+		}
 	}
 	return d
 }
 
-func (t *Table) walk(q Query, dst netip.AddrPort) Decision {
+// choose reports whether provider i, whose filter matched, ends the walk.
+func (t *Table) choose(d *Decision, q *Query, i, filter int) bool {
+	p := &t.Providers[i]
+	switch down := q.Down&(1<<i) != 0; {
+	case p.Shadow:
+		d.Shadowed |= 1 << i
+		return false
+	case down && p.OnDown == Bypass:
+		d.Bypassed |= 1 << i
+		return false
+	case down:
+		d.Verdict = Refuse
+	case len(q.Hops) >= MaxHops:
+		d.Verdict = Loop
+	default:
+		d.Verdict = Redirect
+	}
+	d.Provider, d.Filter, d.State = i, filter, t.state(*q, i)
+	return true
+}
+
+// Authorize is the same for the filters that permit and block. It is asked
+// for the process that connects and, if there are hops, a second time with
+// the one at the start of the chain as Process.
+func (t *Table) Authorize(q Query) Decision {
+	q.Dst = normal(q.Dst)
 	var d Decision
 	for i := range t.Providers {
-		p := &t.Providers[i]
-		if !t.state(q, i).MayRedirect() {
+		filter, ok := t.first(&d, &q, i, t.Providers[i].Authorizes)
+		if !ok || t.Filters[filter].Action == ActionPermit {
 			continue
 		}
-		filter, ok := t.match(p, dst)
-		if !ok {
+		if t.Providers[i].Shadow {
+			d.Shadowed |= 1 << i
 			continue
 		}
-		d.Provider, d.Filter = i, filter
-		switch {
-		case q.Down&(1<<i) != 0 && p.OnDown == Block:
-			d.Verdict = Refuse
-		case q.Down&(1<<i) != 0:
-			d.Bypassed++
-			continue
-		case len(q.Hops) >= MaxHops:
-			d.Verdict = Loop
-		default:
-			d.Verdict = Redirect
-		}
+		d.Verdict, d.Provider, d.Filter, d.State = Forbid, i, filter, t.state(q, i)
 		return d
 	}
 	return d
+}
+
+// first returns the first filter in span, of provider i, that matches.
+func (t *Table) first(d *Decision, q *Query, i int, span Span) (int, bool) {
+	state := t.state(*q, i)
+	for j := span.First; j < span.End; j++ {
+		f := &t.Filters[j]
+		if !f.matches(q) {
+			continue
+		}
+		if f.stateMask&(1<<state) != 0 {
+			return j, true
+		}
+		d.Excluded |= 1 << i
+	}
+	return 0, false
 }
 
 func (t *Table) state(q Query, i int) State {
@@ -125,19 +186,32 @@ func (t *Table) state(q Query, i int) State {
 	return RedirectedByOther
 }
 
-// match returns the first filter of p that matches dst.
-func (t *Table) match(p *TableProvider, dst netip.AddrPort) (int, bool) {
-	local := isLocal(netip.PrefixFrom(dst.Addr(), dst.Addr().BitLen()))
-	for i := p.FirstFilter; i < p.FirstFilter+p.NumFilters; i++ {
-		f := &t.Filters[i]
-		if local && !f.Local {
-			continue
-		}
-		if dst.Port() >= f.Ports.First && dst.Port() <= f.Ports.Last && f.Prefix.Contains(dst.Addr()) {
-			return i, true
-		}
+// matches tests every condition but the state.
+func (f *TableFilter) matches(q *Query) bool {
+	return f.matchesAddr(q.Dst.Addr()) &&
+		matchesAny(f.Ports, func(r PortRange) bool { return q.Dst.Port() >= r.First && q.Dst.Port() <= r.Last }) &&
+		(len(f.Programs) == 0 || slices.Contains(f.programs, q.Process.Program)) &&
+		(len(f.OriginalPrograms) == 0 || slices.Contains(f.originals, q.Origin.Program)) &&
+		(len(f.Users) == 0 || slices.Contains(f.uids, q.Process.UID)) &&
+		(len(f.Cgroups) == 0 || q.Process.in(f.cgroups)) &&
+		(len(f.OriginalCgroups) == 0 || q.Origin.in(f.origCgroups))
+}
+
+func (f *TableFilter) matchesAddr(a netip.Addr) bool {
+	local := f.Action == ActionRedirect && isLocal(netip.PrefixFrom(a, a.BitLen()))
+	contains := func(p netip.Prefix) bool { return p.Contains(a) }
+	if slices.ContainsFunc(f.exceptions, contains) {
+		return false
 	}
-	return 0, false
+	if local {
+		return slices.ContainsFunc(f.destinations, func(p netip.Prefix) bool { return isLocal(p) && p.Contains(a) })
+	}
+	return matchesAny(f.destinations, contains)
+}
+
+// matchesAny is true without any value: a field that is not given.
+func matchesAny[T any](values []T, matches func(T) bool) bool {
+	return len(values) == 0 || slices.ContainsFunc(values, matches)
 }
 
 // isProxy reports whether dst is a provider's proxy: who dials it gets it.
@@ -147,13 +221,15 @@ func (t *Table) isProxy(dst netip.AddrPort) bool {
 	})
 }
 
-// resolveAny gives loopback for the unspecified address, as connect() does.
-func resolveAny(a netip.AddrPort) netip.AddrPort {
-	switch {
-	case a.Addr() == netip.IPv4Unspecified():
+// normal gives an address as the filters see it: never IPv4-mapped, and
+// loopback for the unspecified address, as connect() takes it.
+func normal(a netip.AddrPort) netip.AddrPort {
+	switch addr := a.Addr().Unmap(); addr {
+	case netip.IPv4Unspecified():
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port())
-	case a.Addr() == netip.IPv6Unspecified():
+	case netip.IPv6Unspecified():
 		return netip.AddrPortFrom(netip.IPv6Loopback(), a.Port())
+	default:
+		return netip.AddrPortFrom(addr, a.Port())
 	}
-	return a
 }

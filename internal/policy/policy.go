@@ -3,24 +3,22 @@
 // It is pure: it knows nothing of the kernel.
 //
 // [Policy] is what a person declares. [Compile] checks it and makes the
-// [Table] that the kernel programs read. [Table.Decide] is the Go twin of the
-// decision in bpf/policy.h.
+// [Table] that the kernel programs read, as [Table.Classes] lays it out.
+// [Table.Decide] is the Go twin of the decision in bpf/policy.h.
 package policy
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"regexp"
-	"slices"
 )
 
 // Limits of the kernel programs, as in bpf/abi.h.
 const (
 	MaxProviders = 64
-	MaxFilters   = 1024 // after each filter is multiplied out, see [Compile]
+	MaxFilters   = 10240
 	MaxHops      = 8
 	MaxContext   = 1024 // bytes
 )
@@ -29,6 +27,9 @@ const (
 type Policy struct {
 	Providers []Provider
 	Filters   []Filter
+
+	// Shadow puts every provider into shadow mode.
+	Shadow bool
 
 	// TrackingOff forgets the records, so that each provider exempts only its
 	// own processes. That is how proxies live without waybill; it exists to
@@ -53,25 +54,72 @@ type Provider struct {
 	Listen6 netip.AddrPort // and for IPv6
 
 	// Cgroup is the directory, in the cgroup v2 file system, of the cgroup
-	// that holds the proxy's processes and nothing else.
+	// that holds the proxy's processes and nothing else. It need not exist
+	// yet: the provider is down until it does. A policy file can name a Unit or
+	// a command to Exec instead; whoever applies the policy then fills in
+	// where their processes are.
 	Cgroup string
+	Unit   string   // of systemd, such as "dlp.service"
+	Exec   []string // a command that is started and supervised
+	User   string   // whom Exec runs as: a name or a number; empty: as its starter
 
 	OnDown OnDown
+
+	// Shadow counts and reports what would happen, and does none of it.
+	Shadow bool
+
+	// OpenTo names the groups whose members may send their own programs
+	// through this provider.
+	OpenTo []string
 }
 
-// Filter selects connections for a provider.
+// Action of a filter.
+type Action int
+
+const (
+	ActionRedirect Action = iota // send the connection to the provider's proxy
+	ActionPermit                 // no lighter filter of this provider blocks the connection
+	ActionBlock                  // refuse the connection with EACCES
+)
+
+func (a Action) String() string {
+	switch a {
+	case ActionRedirect:
+		return "redirect"
+	case ActionPermit:
+		return "permit"
+	case ActionBlock:
+		return "block"
+	}
+	return fmt.Sprintf("Action(%d)", int(a))
+}
+
+// Filter selects connections for a provider. It matches when every field
+// does, a field when one of its values does, and an empty field always.
+//
+// Redirect filters and the others, which authorize, are two layers that do
+// not see each other: a permit does not keep a connection from being
+// redirected.
 type Filter struct {
 	Name     string
 	Provider string
-	Weight   int32 // inside the provider; it decides whose context is attached
+	Action   Action
+	Weight   int32 // inside the provider: of the filters of a layer that match, the heaviest counts
 
-	// Destination lists prefixes; empty: every address that leaves the
-	// machine. Loopback and link-local addresses match only a prefix inside
-	// that space.
-	Destination []netip.Prefix
-	Ports       []PortRange // empty: all
+	// Loopback and link-local addresses are redirected only by a filter with
+	// a destination inside that space.
+	Destination    []netip.Prefix
+	NotDestination []netip.Prefix
+	Ports          []PortRange
 
-	Context []byte // for the provider's proxy alone; at most MaxContext bytes
+	Programs         []string // paths of the connecting executable
+	OriginalPrograms []string // and of the one at the start of the chain
+	Users            []string // who connects: names or numbers
+	Cgroups          []string // directories: the connecting process is there or below
+	OriginalCgroups  []string // the process at the start of the chain was there or below
+	States           []State  // of the connection, for the provider; empty: all in which the action is possible
+
+	Context []byte // of a redirect: for the provider's proxy alone, at most MaxContext bytes
 }
 
 // PortRange is inclusive.
@@ -79,6 +127,13 @@ type PortRange struct{ First, Last uint16 }
 
 // Port is the range of one port.
 func Port(p uint16) PortRange { return PortRange{p, p} }
+
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return fmt.Sprint(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
 
 // Handle returns the identity behind "self" of the provider with this name.
 // It is the same after a restart and on every host, so that records outlive a
@@ -88,108 +143,14 @@ func Handle(name string) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// Table is a compiled policy. Providers stand in order, the heaviest first;
-// the filters of each lie together.
-type Table struct {
-	Providers   []TableProvider
-	Filters     []TableFilter
-	TrackingOff bool
-}
-
-// TableProvider is a [Provider] with its place among the filters.
-type TableProvider struct {
-	Provider
-	Handle      uint64
-	FirstFilter int
-	NumFilters  int
-}
-
-// TableFilter is one prefix and one range of ports of a [Filter].
-type TableFilter struct {
-	Prefix  netip.Prefix // masked, never IPv4-mapped
-	Ports   PortRange
-	Local   bool // the prefix lies in loopback or link-local space
-	Context []byte
-}
-
-// Compile checks a policy and makes its table. A filter with m prefixes and n
-// ranges of ports becomes m × n entries of the table.
-func Compile(p Policy) (*Table, error) {
-	if err := p.check(); err != nil {
-		return nil, err
-	}
-	providers := slices.Clone(p.Providers)
-	slices.SortStableFunc(providers, func(a, b Provider) int { return cmp.Compare(b.Weight, a.Weight) })
-	filters := slices.Clone(p.Filters)
-	slices.SortStableFunc(filters, func(a, b Filter) int { return cmp.Compare(b.Weight, a.Weight) })
-
-	t := &Table{TrackingOff: p.TrackingOff}
-	for _, provider := range providers {
-		first := len(t.Filters)
-		for _, f := range filters {
-			if f.Provider == provider.Name {
-				t.Filters = append(t.Filters, f.entries()...)
-			}
-		}
-		t.Providers = append(t.Providers, TableProvider{
-			Provider:    provider,
-			Handle:      Handle(provider.Name),
-			FirstFilter: first,
-			NumFilters:  len(t.Filters) - first,
-		})
-	}
-	if n := len(t.Filters); n > MaxFilters {
-		return nil, fmt.Errorf("compile policy: %d filter entries (each prefix times each range of ports), at most %d", n, MaxFilters)
-	}
-	return t, nil
-}
-
-// entries multiplies a filter out.
-func (f Filter) entries() []TableFilter {
-	prefixes, ports := f.Destination, f.Ports
-	if len(prefixes) == 0 {
-		prefixes = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
-	}
-	if len(ports) == 0 {
-		ports = []PortRange{{0, 65535}}
-	}
-	var entries []TableFilter
-	for _, prefix := range prefixes {
-		prefix = unmap(prefix).Masked()
-		for _, r := range ports {
-			entries = append(entries, TableFilter{Prefix: prefix, Ports: r, Local: isLocal(prefix), Context: f.Context})
-		}
-	}
-	return entries
-}
-
-// unmap turns a prefix of IPv4-mapped addresses into one of IPv4 addresses:
-// the kernel programs see ::ffff:192.0.2.1 as 192.0.2.1.
-func unmap(p netip.Prefix) netip.Prefix {
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p
-}
-
-var localSpaces = []netip.Prefix{
-	netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("::1/128"),
-	netip.MustParsePrefix("fe80::/10"),
-}
-
-// isLocal reports whether all of prefix is loopback or IPv6 link-local.
-func isLocal(prefix netip.Prefix) bool {
-	return slices.ContainsFunc(localSpaces, func(s netip.Prefix) bool {
-		return prefix.Bits() >= s.Bits() && s.Contains(prefix.Addr())
-	})
-}
-
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 func (p Policy) check() error {
 	if n := len(p.Providers); n > MaxProviders {
 		return fmt.Errorf("check policy: %d providers, at most %d", n, MaxProviders)
+	}
+	if n := len(p.Filters); n > MaxFilters {
+		return fmt.Errorf("check policy: %d filters, at most %d", n, MaxFilters)
 	}
 	names := make(map[string]bool)
 	listens := make(map[netip.AddrPort]string)
@@ -244,10 +205,16 @@ func (f Filter) check(providers map[string]bool) error {
 	if !providers[f.Provider] {
 		return fmt.Errorf("no provider %q in this policy", f.Provider)
 	}
+	if f.Action < ActionRedirect || f.Action > ActionBlock {
+		return fmt.Errorf("unknown action %d", f.Action)
+	}
 	if n := len(f.Context); n > MaxContext {
 		return fmt.Errorf("context of %d bytes, at most %d", n, MaxContext)
 	}
-	for _, prefix := range f.Destination {
+	if len(f.Context) > 0 && f.Action != ActionRedirect {
+		return fmt.Errorf("a context belongs to a redirect; the action is %s", f.Action)
+	}
+	for _, prefix := range append(f.Destination[:len(f.Destination):len(f.Destination)], f.NotDestination...) {
 		if !prefix.IsValid() {
 			return fmt.Errorf("destination prefix %s is not valid", prefix)
 		}
@@ -255,6 +222,14 @@ func (f Filter) check(providers map[string]bool) error {
 	for _, r := range f.Ports {
 		if r.First > r.Last {
 			return fmt.Errorf("ports %d-%d: the first is above the last", r.First, r.Last)
+		}
+	}
+	for _, s := range f.States {
+		if s < NotRedirected || s > PreviouslyRedirectedBySelf {
+			return fmt.Errorf("unknown state %d", s)
+		}
+		if f.Action == ActionRedirect && !s.MayRedirect() {
+			return fmt.Errorf("a connection in state %s is never redirected", s)
 		}
 	}
 	return nil

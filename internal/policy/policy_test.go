@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ func provider(name string, weight int32, port uint16) policy.Provider {
 
 func compile(t *testing.T, p policy.Policy) *policy.Table {
 	t.Helper()
-	table, err := policy.Compile(p)
+	table, err := policy.Compile(p, policy.Identities{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,19 +34,20 @@ func TestOrder(t *testing.T) {
 		Filters: []policy.Filter{
 			{Provider: "first", Name: "one"},
 			{Provider: "light"},
+			{Provider: "first", Action: policy.ActionBlock},
+			{Provider: "light", Action: policy.ActionPermit},
 			{Provider: "first", Weight: 1, Ports: []policy.PortRange{policy.Port(80), {First: 8000, Last: 8100}}},
 		},
 	})
 	var got []string
 	for _, p := range table.Providers {
-		got = append(got, fmt.Sprintf("%s %d+%d", p.Name, p.FirstFilter, p.NumFilters))
+		got = append(got, fmt.Sprintf("%s %v %v", p.Name, p.Redirects, p.Authorizes))
 	}
-	// No destination means both families; two ranges of ports double that.
-	want := "heavy 0+0, first 0+6, second 6+0, light 6+2"
+	want := "heavy {0 0} {3 3}, first {0 2} {3 4}, second {2 2} {4 4}, light {2 3} {4 5}"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("got %s, want %s", strings.Join(got, ", "), want)
 	}
-	if table.Filters[0].Ports != policy.Port(80) {
+	if table.Filters[0].Weight != 1 {
 		t.Errorf("the heaviest filter does not come first: %+v", table.Filters)
 	}
 }
@@ -99,15 +101,18 @@ func TestCompileErrors(t *testing.T) {
 		{"ports 9-8", func(p *policy.Policy) { p.Filters[0].Ports = []policy.PortRange{{First: 9, Last: 8}} }},
 		{"is not valid", func(p *policy.Policy) { p.Filters[0].Destination = []netip.Prefix{{}} }},
 		{"65 providers, at most 64", func(p *policy.Policy) { *p = many(policy.MaxProviders + 1) }},
-		{"1026 filter entries", func(p *policy.Policy) {
-			for range 512 {
-				p.Filters = append(p.Filters, policy.Filter{Provider: "a"})
-			}
+		{"10241 filters, at most 10240", func(p *policy.Policy) {
+			p.Filters = slices.Repeat(p.Filters, policy.MaxFilters+1)
 		}},
+		{"unknown action 3", func(p *policy.Policy) { p.Filters[0].Action = 3 }},
+		{"a context belongs to a redirect; the action is block", func(p *policy.Policy) {
+			p.Filters[0].Action, p.Filters[0].Context = policy.ActionBlock, []byte("c")
+		}},
+		{"state redirected-by-self is never redirected", func(p *policy.Policy) { p.Filters[0].States = []policy.State{policy.RedirectedBySelf} }},
 	} {
 		p := good()
 		tt.bad(&p)
-		_, err := policy.Compile(p)
+		_, err := policy.Compile(p, policy.Identities{})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("error %v, want %q", err, tt.want)
 		}
@@ -147,7 +152,6 @@ func TestDecide(t *testing.T) {
 		},
 	}
 	table := compile(t, p)
-	pass := policy.Decision{}
 	for _, tt := range []struct {
 		name  string
 		query policy.Query
@@ -167,7 +171,7 @@ func TestDecide(t *testing.T) {
 		name := ""
 		if got.Verdict == policy.Redirect {
 			name = table.Providers[got.Provider].Name
-		} else if got != pass {
+		} else if got.Verdict != policy.Pass {
 			t.Errorf("%s: %+v", tt.name, got)
 		}
 		if name != tt.want {

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* What user space hears of a connection on its way. Nothing waits for it: what finds no room is counted. */
+#ifndef WB_EVENT_H
+#define WB_EVENT_H
+
+#include "records.h"
+
+static __always_inline struct wb_end *wb_reserve_end(enum wb_event_kind kind, const struct wb_socket *s)
+{
+	const struct wb_hop *hop = wb_newest_hop(s);
+	struct wb_end *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e) {
+		wb_count(WB_EVENTS_LOST);
+		return NULL;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->event.time = bpf_ktime_get_boot_ns();
+	e->event.flow_id = s->records.origin.flow_id;
+	e->event.kind = kind;
+	e->event.hop = s->carried;
+	if (wb_is_stamped(s)) {
+		e->event.provider = hop->handle;
+		e->since = hop->time;
+	}
+	return e;
+}
+
+/* s: as the connecting side filled it in. */
+static __always_inline void wb_report_accepted(const struct wb_socket *s)
+{
+	struct wb_end *e = wb_reserve_end(WB_EVENT_ACCEPTED, s);
+
+	if (e)
+		bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline void wb_report_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct wb_socket *s)
+{
+	struct wb_end *e = wb_reserve_end(WB_EVENT_CLOSED, s);
+	struct tcp_sock *tp;
+
+	if (!e)
+		return;
+	e->sent = ctx->bytes_acked;
+	e->received = ctx->bytes_received;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		e->error = tp->inet_conn.icsk_inet.sk.sk_err;
+	bpf_ringbuf_submit(e, 0);
+}
+
+#endif /* WB_EVENT_H */

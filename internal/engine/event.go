@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/waybill-net/waybill/internal/flow"
+	"github.com/waybill-net/waybill/internal/policy"
+)
+
+// Events reads what happens to connections. The kernel keeps what nobody has
+// read yet in a ring of 4 MiB; what finds no room there is counted as
+// events_lost. There can be one reader.
+type Events struct {
+	e      *Engine
+	ring   *ringbuf.Reader
+	record ringbuf.Record
+	boot   time.Time
+}
+
+// Events opens the ring.
+func (e *Engine) Events() (*Events, error) {
+	ring, err := ringbuf.NewReader(e.objects.Events)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	return &Events{e: e, ring: ring, boot: bootTime()}, nil
+}
+
+// bootTime is when the clock of the kernel's events began.
+func bootTime() time.Time {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return time.Time{} // not reached: every kernel has this clock
+	}
+	return time.Now().Add(-time.Duration(ts.Nano())).Round(0)
+}
+
+// Read waits for the next event. It fails with os.ErrClosed after Close, and
+// with os.ErrDeadlineExceeded after SetDeadline.
+func (r *Events) Read() (flow.Event, error) {
+	for {
+		if err := r.ring.ReadInto(&r.record); err != nil {
+			if errors.Is(err, ringbuf.ErrClosed) {
+				err = os.ErrClosed
+			}
+			return flow.Event{}, err
+		}
+		if event, ok := r.decode(r.record.RawSample); ok {
+			return event, nil
+		}
+	}
+}
+
+// SetDeadline ends a Read that waits for an event.
+func (r *Events) SetDeadline(t time.Time) { r.ring.SetDeadline(t) }
+
+// Close ends a Read that waits.
+func (r *Events) Close() error { return r.ring.Close() }
+
+// decode reports false for what it does not know, such as an event that the
+// programs of a later version left in an adopted ring.
+func (r *Events) decode(raw []byte) (flow.Event, bool) {
+	var head kernelWbEvent
+	if !read(raw, &head) {
+		return flow.Event{}, false
+	}
+	event := flow.Event{
+		Time: r.boot.Add(time.Duration(head.Time)),
+		Flow: flow.ID(head.FlowId),
+		Hop:  int(head.Hop),
+	}
+	r.e.mu.Lock()
+	defer r.e.mu.Unlock()
+	if head.Provider != 0 {
+		event.Provider = r.e.providerName(head.Provider)
+	}
+	switch kernelWbEventKind(head.Kind) {
+	case kernelWbEventKindWB_EVENT_OUTCOME:
+		var o kernelWbOutcome
+		return event, read(raw, &o) && r.decodeOutcome(&event, &o)
+	case kernelWbEventKindWB_EVENT_ACCEPTED:
+		event.Kind = flow.Accepted
+		return event, true
+	case kernelWbEventKindWB_EVENT_CLOSED:
+		var end kernelWbEnd
+		event.Kind = flow.Closed
+		return event, read(raw, &end) && decodeEnd(&event, &end)
+	}
+	return event, false
+}
+
+func read(raw []byte, into any) bool {
+	return binary.Read(bytes.NewReader(raw), binary.NativeEndian, into) == nil
+}
+
+func decodeEnd(event *flow.Event, end *kernelWbEnd) bool {
+	event.Sent, event.Received = end.Sent, end.Received
+	if end.Since != 0 {
+		event.Duration = time.Duration(end.Event.Time - end.Since)
+	}
+	if end.Error != 0 {
+		event.Error = syscall.Errno(end.Error).Error()
+	}
+	return true
+}
+
+var outcomeKinds = map[kernelWbVerdict]flow.Kind{
+	kernelWbVerdictWB_PASS:     flow.Passed,
+	kernelWbVerdictWB_REDIRECT: flow.Redirected,
+	kernelWbVerdictWB_REFUSE:   flow.Refused,
+	kernelWbVerdictWB_LOOP:     flow.Looped,
+	kernelWbVerdictWB_FORBID:   flow.Forbidden,
+}
+
+func (r *Events) decodeOutcome(event *flow.Event, o *kernelWbOutcome) bool {
+	var known bool
+	if event.Kind, known = outcomeKinds[kernelWbVerdict(o.Verdict)]; !known {
+		return false
+	}
+	event.Dst = decodeEndpoint(o.Dst)
+	event.Implied = o.Implied != 0
+	event.Process = decodeProcess(o)
+	table := r.e.tables[o.Generation]
+	if event.Kind != flow.Passed {
+		event.State = policy.State(o.State).String()
+		if table != nil && int(o.Filter) < len(table.Filters) {
+			event.Filter = table.Filters[o.Filter].Name
+		}
+	}
+	for _, skip := range []struct {
+		mask   uint64
+		reason flow.SkipReason
+	}{{o.Excluded, flow.SkipState}, {o.Bypassed, flow.SkipDown}, {o.Shadowed, flow.SkipShadow}} {
+		for i := range policy.MaxProviders {
+			if skip.mask&(1<<i) != 0 {
+				event.Skipped = append(event.Skipped, flow.Skip{Provider: providerAt(table, i), Reason: skip.reason})
+			}
+		}
+	}
+	return true
+}
+
+// providerAt names a provider by its place in the policy that decided, unless
+// that policy is long gone.
+func providerAt(t *policy.Table, i int) string {
+	if t == nil || i >= len(t.Providers) {
+		return fmt.Sprintf("#%d", i)
+	}
+	return t.Providers[i].Name
+}
+
+func decodeProcess(o *kernelWbOutcome) flow.Process {
+	p := o.Process
+	return flow.Process{
+		PID: p.Tgid, UID: p.Uid, GID: p.Gid,
+		CgroupID: p.CgroupId, NetNS: p.NetnsCookie,
+		Start:  time.Duration(p.StartTime),
+		Comm:   commString(p.Comm),
+		Device: uint64(o.Device), Inode: o.Inode,
+		Args: splitArgs(o.Args[:min(int(o.N_args), len(o.Args))]),
+	}
+}
+
+// splitArgs cuts a command line as the kernel has it: each argument ends with
+// a NUL, but for the last one if there was no room.
+func splitArgs(raw []byte) []string {
+	line := strings.TrimSuffix(string(raw), "\x00")
+	if line == "" {
+		return nil
+	}
+	return strings.Split(strings.ToValidUTF8(line, "\uFFFD"), "\x00")
+}
+
+// providerName gives the handle in hexadecimal for a provider that no policy
+// so far has named. The caller holds e.mu.
+func (e *Engine) providerName(handle uint64) string {
+	if name, ok := e.names[handle]; ok {
+		return name
+	}
+	return fmt.Sprintf("%016x", handle)
+}
