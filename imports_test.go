@@ -18,6 +18,10 @@ func TestImports(t *testing.T) {
 	}{
 		{"", []string{"golang.org/x/sys"}, "whoever imports the library compiles it and x/sys, nothing else"},
 		{"/internal/policy", nil, "the policy is pure"},
+		{"/internal/flow", nil, "the words for what happens are pure"},
+		{"/internal/policyfile", []string{
+			module + "/internal/policy", "github.com/goccy/go-yaml", "github.com/agnivade/levenshtein", "go4.org/netipx",
+		}, "a file is read the same everywhere"},
 		{"/internal/cgroup", nil, "files and processes are the standard library's"},
 		{"/internal/proxy", []string{module, "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
 		{"/internal/engine", []string{

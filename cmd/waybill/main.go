@@ -46,7 +46,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newVersion())
+	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newPolicy(), newVersion())
 	return root
 }
 
