@@ -28,6 +28,12 @@ func TestImports(t *testing.T) {
 			module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
 			"github.com/cilium/ebpf", "golang.org/x/sys",
 		}, "the engine knows nothing of what is built on it"},
+		{"/internal/doctor", []string{
+			module + "/internal/engine", module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
+			"github.com/cilium/ebpf", // by the engine
+			"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/moby/sys/mountinfo",
+			"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys",
+		}, "the doctor looks at what is there, through the engine and the kernel's own lists"},
 	} {
 		self := module + tt.pkg
 		for _, dep := range deps(t, self) {

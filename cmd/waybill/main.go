@@ -46,7 +46,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newPolicy(), newVersion())
+	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newDoctor(), newPolicy(), newVersion())
 	return root
 }
 

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/waybill-net/waybill/internal/doctor"
+)
+
+func newDoctor() *cobra.Command {
+	var (
+		opts   doctor.Options
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look for what could get in waybill's way on this host",
+		Long: `Look for what could get in waybill's way on this host: what the kernel lacks,
+programs of others on the same hooks, rules of the packet filter, products that
+are known to meddle, proxies that are in no provider. Each finding says what it
+means and what to do. Nothing is changed.
+
+It looks at the network namespace in which it runs. It works without root, and
+says what it could not see.
+
+The exit status is 1 if there is a problem, with which waybill can not work, or
+if nothing could be examined; otherwise 0.`,
+		Example: "  sudo waybill doctor\n  sudo waybill doctor --scope /sys/fs/cgroup/user.slice\n" +
+			`  sudo waybill doctor --json | jq '.findings[] | select(.level != "ok")'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runDoctor(cmd, opts, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&opts.Scope, "scope", "", "directory of the cgroup that waybill covers (default the root of cgroup v2)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object instead")
+	return cmd
+}
+
+func runDoctor(cmd *cobra.Command, opts doctor.Options, asJSON bool) error {
+	findings, err := doctor.Examine(cmd.Context(), opts)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	if asJSON {
+		err = json.NewEncoder(out).Encode(struct {
+			Findings []doctor.Finding `json:"findings"`
+		}{findings})
+	} else {
+		err = doctor.Show(out, findings, wantsColour(out))
+	}
+	if err != nil {
+		return err
+	}
+	if doctor.Problems(findings) > 0 {
+		return fmt.Errorf("something is in waybill's way: %s", doctor.Conclude(findings))
+	}
+	return nil
+}
+
+// wantsColour is true on a terminal, unless NO_COLOR is set: see
+// https://no-color.org.
+func wantsColour(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
+}
