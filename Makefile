@@ -11,6 +11,9 @@
 CLANG_VERSION := 19
 PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VERSION) \
 	libbpf-dev linux-libc-dev libc6-dev gcc python3 liburing-dev iproute2 nftables
+# The proxies that the tests of the presets run. Their services stay off.
+PROXIES := mitmproxy redsocks haproxy squid
+PACKAGES += curl $(PROXIES)
 TOOL := go tool -modfile=tools.mod
 
 export BPF2GO_CC := clang-$(CLANG_VERSION)
@@ -53,9 +56,7 @@ build-all:
 # Installs only what is missing: with everything there it needs no network.
 setup:
 	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then \
-		apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
-	fi
+	if [ -n "$$missing" ]; then .ci/install $$missing; fi
 
 lint:
 	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted (run gofumpt):" $$out; exit 1; fi

@@ -31,12 +31,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	code := 1
+	var status *exitStatus
+	if errors.As(err, &status) {
+		if code = status.code; status.err == nil {
+			return code
+		}
+	}
 	fmt.Fprintf(stderr, "waybill: %v\n", err)
 	var h *hintError
 	if errors.As(err, &h) {
 		fmt.Fprintf(stderr, "hint: %s\n", h.hint)
 	}
-	return 1
+	return code
 }
 
 func newRoot() *cobra.Command {
@@ -46,7 +53,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newDoctor(), newPolicy(), newVersion())
+	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newDoctor(), newPolicy(), newRun(), newInspectProxy(), newSOCKSServer(), newVersion())
 	return root
 }
 

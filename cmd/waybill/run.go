@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/waybill-net/waybill/internal/policy"
+	"github.com/waybill-net/waybill/internal/preset"
+	embedded "github.com/waybill-net/waybill/internal/run" // run is main's own
+)
+
+// exitStatus ends the tool with a status of its own. Without err there is
+// nothing to say.
+type exitStatus struct {
+	code int
+	err  error
+}
+
+func (e *exitStatus) Error() string { return fmt.Sprint(e.err) }
+func (e *exitStatus) Unwrap() error { return e.err }
+
+// statusOwnFailure is for what goes wrong before the command runs: its own
+// statuses are not confused with ours. env and timeout use the same.
+const statusOwnFailure = 125
+
+// runFlags are the flags of waybill run as they are written.
+type runFlags struct {
+	via         []string
+	user        string
+	ports       string
+	destination []string
+	settings    []string
+	block       bool
+	quiet       bool
+	list        bool
+	timeout     time.Duration
+}
+
+func newRun() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run [flags] [--] COMMAND [ARGUMENT...]",
+		Short: "Run a command behind proxies",
+		Long: `Run a command with one or more proxies in front of its connections, in the
+order of --via. The proxies are started for this command alone, each as a user
+without rights, and everything is gone when it ends.
+
+TCP to every address that leaves the machine is redirected. Loopback addresses
+are only if --destination names them.
+
+The exit status is the command's, or 128 and the number of the signal that
+ended it; 127 if the command was not found, 126 if it can not be executed, 125
+if waybill itself failed. Without --user the command runs as whoever runs
+waybill: under sudo, as root.`,
+		Example: `  sudo waybill run --via mitmproxy -- curl -s http://example.org/
+  sudo waybill run --via mitmproxy -- sh -c 'curl --cacert $WAYBILL_CA https://example.org/'
+  sudo waybill run --via mitmproxy,haproxy --user "$SUDO_USER" -- firefox
+  sudo waybill run --via inspect --destination 127.0.0.0/8 --port 5432 -- psql -h 127.0.0.1`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 && !f.list {
+				err := &hintError{errors.New("run: no command given"), "waybill run --via inspect -- curl -s http://example.org/"}
+				return &exitStatus{statusOwnFailure, err}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.list {
+				return listPresets(cmd.OutOrStdout())
+			}
+			return runCommand(cmd, f, args)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitStatus{statusOwnFailure, err} })
+	f.register(cmd)
+	return cmd
+}
+
+func (f *runFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.SetInterspersed(false) // what follows the command is the command's
+	flags.StringSliceVar(&f.via, "via", nil, "the `proxies`, in order: see --list")
+	flags.StringVar(&f.user, "user", "", "run the command as this `user`: a name, a number, or UID:GID")
+	flags.StringVar(&f.ports, "port", "", "redirect these `ports` only, such as 80,443,8000-8999")
+	flags.StringSliceVar(&f.destination, "destination", nil, "redirect connections to these `prefixes` only")
+	flags.StringArrayVar(&f.settings, "set", nil, "set an option of a proxy: `PROXY.OPTION=VALUE`")
+	flags.BoolVar(&f.block, "block", false, "refuse connections while a proxy is dead, instead of passing it by")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not show what the proxies print")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a proxy may take to start")
+	flags.BoolVar(&f.list, "list", false, "list the proxies and what can be set")
+}
+
+func runCommand(cmd *cobra.Command, f runFlags, args []string) error {
+	opts, err := f.options(args, cmd.ErrOrStderr())
+	if err != nil {
+		return &exitStatus{statusOwnFailure, err}
+	}
+	// Signals are the command's business now, not those of main's context.
+	status, err := embedded.Run(context.WithoutCancel(cmd.Context()), opts)
+	var (
+		notRun      *embedded.ExecError
+		interrupted *embedded.SignalError
+		missing     *preset.NotInstalledError
+	)
+	switch {
+	case errors.As(err, &notRun):
+		return &exitStatus{notRun.Status, err}
+	case errors.As(err, &interrupted):
+		return &exitStatus{128 + int(interrupted.Signal), interrupted}
+	case errors.As(err, &missing):
+		return &exitStatus{statusOwnFailure, &hintError{err, missing.Hint()}}
+	case err != nil:
+		return &exitStatus{statusOwnFailure, explain(err)}
+	case status != 0:
+		return &exitStatus{code: status}
+	}
+	return nil
+}
+
+func (f *runFlags) options(args []string, stderr io.Writer) (opts embedded.Options, err error) {
+	opts = embedded.Options{Via: f.via, Command: args, User: f.user, Messages: stderr, Timeout: f.timeout}
+	if !f.quiet {
+		opts.Output = stderr
+	}
+	if f.block {
+		opts.OnDown = policy.Block
+	}
+	if f.ports != "" {
+		if opts.Ports, err = preset.ParsePorts(f.ports); err != nil {
+			return opts, err
+		}
+	}
+	for _, s := range f.destination {
+		prefix, err := parsePrefix(s)
+		if err != nil {
+			return opts, err
+		}
+		opts.Destination = append(opts.Destination, prefix)
+	}
+	opts.Settings, err = parseSettings(f.settings)
+	return opts, err
+}
+
+// parsePrefix also takes an address, for the prefix that holds it alone.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		return prefix, fmt.Errorf("read destination %q: want an address or a prefix, such as 192.0.2.0/24", s)
+	}
+	return prefix, nil
+}
+
+func parseSettings(settings []string) (map[string]map[string]string, error) {
+	parsed := make(map[string]map[string]string)
+	for _, s := range settings {
+		key, value, ok := strings.Cut(s, "=")
+		name, option, dotted := strings.Cut(key, ".")
+		if !ok || !dotted {
+			return nil, fmt.Errorf("read --set %q: want PROXY.OPTION=VALUE", s)
+		}
+		if parsed[name] == nil {
+			parsed[name] = make(map[string]string)
+		}
+		parsed[name][option] = value
+	}
+	return parsed, nil
+}
+
+func listPresets(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, p := range preset.List() {
+		state := "installed"
+		if err := p.Installed(); err != nil {
+			state = "not installed"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", p.Name, state, p.About)
+		for _, o := range p.Options {
+			fmt.Fprintf(table, "\t\t--set %s.%s=: %s (default: %s)\n", p.Name, o.Name, o.About, o.Default)
+		}
+	}
+	return table.Flush()
+}
+
+func newInspectProxy() *cobra.Command {
+	return &cobra.Command{
+		Use:    "inspect-proxy ADDRESS...",
+		Short:  "Run the proxy of the preset inspect",
+		Hidden: true,
+		Args:   cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return preset.RunInspect(cmd.Context(), args, cmd.OutOrStdout())
+		},
+	}
+}
+
+func newSOCKSServer() *cobra.Command {
+	return &cobra.Command{
+		Use:    "socks-server ADDRESS",
+		Short:  "Run the SOCKS 5 server of the preset redsocks",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return preset.RunSOCKS(cmd.Context(), args[0])
+		},
+	}
+}

@@ -1,0 +1,164 @@
+package preset
+
+import (
+	"net/netip"
+	"path/filepath"
+	"strconv"
+
+	"github.com/waybill-net/waybill/internal/policy"
+)
+
+func inspect() *Preset {
+	return &Preset{
+		Name:  "inspect",
+		About: "waybill's own: says what each connection begins with, and passes it on",
+		prepare: func(w *workplace) ([]Process, error) {
+			args := []string{"inspect-proxy"}
+			for _, a := range w.listens() {
+				args = append(args, a.String())
+			}
+			return []Process{{w.self(args...), w.listens()}}, nil
+		},
+	}
+}
+
+func mitmproxy() *Preset {
+	return &Preset{
+		Name:    "mitmproxy",
+		About:   "shows HTTP and HTTPS requests; programs must trust its certificate",
+		Program: "mitmdump",
+		Package: "mitmproxy",
+		prepare: func(w *workplace) ([]Process, error) {
+			w.out.CA = filepath.Join(w.Dir, "mitmproxy-ca-cert.pem")
+			// Versions before 9 listen on one address only. The second process
+			// finds the certificates that the first has made.
+			var processes []Process
+			for _, a := range w.listens() {
+				c := w.command(
+					"--mode", "transparent",
+					"--listen-host", a.Addr().String(), "--listen-port", strconv.Itoa(int(a.Port())),
+					"--set", "confdir="+w.Dir,
+					"--set", "termlog_verbosity=warn", // the requests themselves are shown all the same
+				)
+				c.Env = append(c.Env, "PYTHONUNBUFFERED=1")
+				processes = append(processes, Process{c, []netip.AddrPort{a}})
+			}
+			return processes, nil
+		},
+	}
+}
+
+func haproxy() *Preset {
+	return &Preset{
+		Name:     "haproxy",
+		About:    "passes TCP on and says where to",
+		Program:  "haproxy",
+		Package:  "haproxy",
+		IPv4Only: true,
+		users:    []string{"haproxy"},
+		prepare: func(w *workplace) ([]Process, error) {
+			config, err := w.write("haproxy.cfg", w.data())
+			if err != nil {
+				return nil, err
+			}
+			return []Process{{w.command("-db", "-f", config), w.listens()}}, nil
+		},
+	}
+}
+
+func squid() *Preset {
+	return &Preset{
+		Name:    "squid",
+		About:   "HTTP on port 80, with an access log",
+		Program: "squid",
+		Package: "squid",
+		Options: []Option{{"ports", "80", "ports on which programs speak HTTP without TLS"}},
+		ports:   []policy.PortRange{policy.Port(80)},
+		users:   []string{"proxy", "squid"},
+		prepare: func(w *workplace) ([]Process, error) {
+			if err := w.setPorts("ports"); err != nil {
+				return nil, err
+			}
+			d := w.data()
+			port, err := FreePort(w.Listen.Addr())
+			if err != nil {
+				return nil, err
+			}
+			d.Forward = netip.AddrPortFrom(w.Listen.Addr(), port)
+			config, err := w.write("squid.conf", d)
+			if err != nil {
+				return nil, err
+			}
+			return []Process{{w.command("-N", "-f", config), w.listens()}}, nil
+		},
+	}
+}
+
+func redsocks() *Preset {
+	return &Preset{
+		Name:     "redsocks",
+		About:    "sends TCP by a SOCKS5 server; without one, by a small one of waybill's own",
+		Program:  "redsocks",
+		Package:  "redsocks",
+		Options:  []Option{{"upstream", "waybill's own", "address and port of the SOCKS5 server"}},
+		IPv4Only: true,
+		users:    []string{"redsocks"},
+		prepare:  prepareRedsocks,
+	}
+}
+
+func prepareRedsocks(w *workplace) (processes []Process, err error) {
+	d := w.data()
+	if upstream := w.Options["upstream"]; upstream != "" {
+		if d.Upstream, err = netip.ParseAddrPort(upstream); err != nil {
+			return nil, err
+		}
+	} else {
+		port, err := FreePort(w.Listen.Addr())
+		if err != nil {
+			return nil, err
+		}
+		d.Upstream = netip.AddrPortFrom(w.Listen.Addr(), port)
+		socks := w.self("socks-server", d.Upstream.String())
+		socks.Name = "redsocks-upstream"
+		processes = []Process{{socks, []netip.AddrPort{d.Upstream}}}
+	}
+	config, err := w.write("redsocks.conf", d)
+	if err != nil {
+		return nil, err
+	}
+	return append(processes, Process{w.command("-c", config), w.listens()}), nil
+}
+
+func singBox() *Preset {
+	return &Preset{
+		Name:    "sing-box",
+		About:   "passes TCP on by sing-box",
+		Program: "sing-box",
+		Source:  "https://sing-box.sagernet.org/installation/package-manager/",
+		prepare: func(w *workplace) ([]Process, error) {
+			config, err := w.write("sing-box.json", w.data())
+			if err != nil {
+				return nil, err
+			}
+			return []Process{{w.command("run", "--disable-color", "-c", config), w.listens()}}, nil
+		},
+	}
+}
+
+func envoy() *Preset {
+	return &Preset{
+		Name:    "envoy",
+		About:   "passes TCP on and says how much",
+		Program: "envoy",
+		Source:  "https://www.envoyproxy.io/docs/envoy/latest/start/install",
+		prepare: func(w *workplace) ([]Process, error) {
+			config, err := w.write("envoy.yaml", w.data())
+			if err != nil {
+				return nil, err
+			}
+			// Several on one host would share names in shared memory.
+			return []Process{{w.command("-c", config, "--disable-hot-restart", "--log-level", "warning"), w.listens()}}, nil
+		},
+	}
+}

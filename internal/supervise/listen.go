@@ -1,0 +1,103 @@
+package supervise
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const listenPoll = 20 * time.Millisecond
+
+// WaitListening waits until the program listens on all of the addresses. It
+// is an error, with what the program printed last, if it ends before or does
+// not until ctx ends.
+func (p *Process) WaitListening(ctx context.Context, addresses ...netip.AddrPort) error {
+	for _, a := range addresses {
+		for {
+			s := p.State()
+			if s.LastExit != "" {
+				return fmt.Errorf("start %s: it ended (%s) before it listened on %s%s", p.command.Name, s.LastExit, a, p.said())
+			}
+			listening, err := isListening(s.PID, a)
+			if err != nil {
+				return fmt.Errorf("start %s: %w", p.command.Name, err)
+			}
+			if listening {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("start %s: it does not listen on %s: %w%s", p.command.Name, a, context.Cause(ctx), p.said())
+			case <-time.After(listenPoll):
+			}
+		}
+	}
+	return nil
+}
+
+// said is the program's last words, for an error.
+func (p *Process) said() string {
+	lines := p.Tail()
+	if len(lines) == 0 {
+		return "; it printed nothing"
+	}
+	return "; it printed:\n    " + strings.Join(lines, "\n    ")
+}
+
+// isListening asks the kernel's table, in the network namespace of pid. To
+// connect instead would show the proxy a connection that means nothing.
+func isListening(pid int, a netip.AddrPort) (bool, error) {
+	file := "tcp6"
+	if a.Addr().Is4() {
+		file = "tcp"
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", pid, file))
+	if os.IsNotExist(err) {
+		return false, nil // it has just ended; its state will say so
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Scan() // the heading
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		// The kernel shows the listening sockets first: tcp_seek_last_pos.
+		if len(fields) < 4 || fields[3] != "0A" {
+			break
+		}
+		if got, err := parseProcAddr(fields[1]); err != nil {
+			return false, err
+		} else if got == a || got.Port() == a.Port() && got.Addr().IsUnspecified() {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
+}
+
+// parseProcAddr reads an address as /proc/net/tcp shows it: 32-bit words as
+// numbers of this machine, in hexadecimal.
+func parseProcAddr(s string) (netip.AddrPort, error) {
+	host, port, _ := strings.Cut(s, ":")
+	b, err := hex.DecodeString(host)
+	if err != nil || len(b) != 4 && len(b) != 16 {
+		return netip.AddrPort{}, fmt.Errorf("read the address %q of a socket", s)
+	}
+	for i := 0; i < len(b); i += 4 {
+		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
+	}
+	n, err := strconv.ParseUint(port, 16, 16)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("read the port of a socket: %w", err)
+	}
+	addr, _ := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(addr, uint16(n)), nil
+}
