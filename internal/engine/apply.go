@@ -80,7 +80,8 @@ func (e *Engine) apply(p policy.Policy, ids policy.Identities) error {
 func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	generation := e.generation + 1
 	keys, sets := encodeClasses(table.Classes(), generation)
-	err := errors.Join(e.putClasses(keys, sets), e.putContexts(generation, table), e.addCounters(table))
+	contexts := contextKeys(table, generation)
+	err := errors.Join(e.putClasses(keys, sets), e.putContexts(contexts, table), e.addCounters(table))
 	if err == nil {
 		// From here on connections see the new policy. The kernel waits for the
 		// programs that still use the old one before the call returns.
@@ -88,12 +89,12 @@ func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	}
 	if err != nil {
 		e.dropClasses(keys)
-		e.dropContexts(generation, table)
-		e.dropCounters(table, e.table)
+		e.dropContexts(contexts)
+		e.dropCounters(e.table)
 		return err
 	}
 	e.retire(table)
-	e.table, e.inner, e.generation, e.classes = table, inner, generation, keys
+	e.table, e.inner, e.generation, e.classes, e.contexts = table, inner, generation, keys, contexts
 	e.tables[generation] = table
 	delete(e.tables, generation-keptTables)
 	for _, p := range table.Providers {
@@ -113,10 +114,8 @@ func (e *Engine) retire(next *policy.Table) {
 		return
 	}
 	e.dropClasses(e.classes)
-	if e.table != nil {
-		e.dropContexts(e.generation, e.table)
-		e.dropCounters(e.table, next)
-	}
+	e.dropContexts(e.contexts)
+	e.dropCounters(next)
 	e.inner.Close()
 }
 
@@ -151,25 +150,32 @@ func (e *Engine) newInner(p *kernelWbPolicy) (*ebpf.Map, error) {
 	return inner, nil
 }
 
-func (e *Engine) putContexts(generation uint32, t *policy.Table) error {
+// contextKeys has a key for each filter that has a context.
+func contextKeys(t *policy.Table, generation uint32) []kernelWbContextKey {
+	var keys []kernelWbContextKey
 	for i, f := range t.Filters {
-		if len(f.Context) == 0 {
-			continue
+		if len(f.Context) > 0 {
+			keys = append(keys, kernelWbContextKey{Generation: generation, Filter: uint32(i)})
 		}
-		c := kernelWbContext{Size: uint32(len(f.Context))}
-		copy(c.Data[:], f.Context)
-		if err := e.objects.Contexts.Put(kernelWbContextKey{Generation: generation, Filter: uint32(i)}, &c); err != nil {
-			return err
+	}
+	return keys
+}
+
+func (e *Engine) putContexts(keys []kernelWbContextKey, t *policy.Table) error {
+	for _, key := range keys {
+		context := t.Filters[key.Filter].Context
+		c := kernelWbContext{Size: uint32(len(context))}
+		copy(c.Data[:], context)
+		if err := e.objects.Contexts.Put(key, &c); err != nil {
+			return fmt.Errorf("put context: %w", err)
 		}
 	}
 	return nil
 }
 
-func (e *Engine) dropContexts(generation uint32, t *policy.Table) {
-	for i, f := range t.Filters {
-		if len(f.Context) > 0 {
-			e.objects.Contexts.Delete(kernelWbContextKey{Generation: generation, Filter: uint32(i)})
-		}
+func (e *Engine) dropContexts(keys []kernelWbContextKey) {
+	for _, key := range keys {
+		e.objects.Contexts.Delete(key)
 	}
 }
 
@@ -188,18 +194,26 @@ func (e *Engine) addCounters(t *policy.Table) error {
 	return nil
 }
 
-// dropCounters deletes the counters of providers of t that keep does not have.
-func (e *Engine) dropCounters(t, keep *policy.Table) {
+// dropCounters deletes the counters of providers that keep does not have.
+func (e *Engine) dropCounters(keep *policy.Table) {
 	kept := make(map[uint64]bool)
 	if keep != nil {
 		for _, p := range keep.Providers {
 			kept[p.Handle] = true
 		}
 	}
-	for _, p := range t.Providers {
-		if !kept[p.Handle] {
-			e.objects.ProviderCounters.Delete(p.Handle)
+	var (
+		handle uint64
+		counts []kernelWbProviderCounts
+		others []uint64
+	)
+	for it := e.objects.ProviderCounters.Iterate(); it.Next(&handle, &counts); {
+		if !kept[handle] {
+			others = append(others, handle)
 		}
+	}
+	for _, handle := range others {
+		e.objects.ProviderCounters.Delete(handle)
 	}
 }
 

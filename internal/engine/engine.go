@@ -24,9 +24,18 @@ type Options struct {
 	// those that its processes, and the processes below it, create.
 	Scope string
 
+	// State is a directory that Open makes in a BPF file system, to pin
+	// programs and maps in. They go on working when this process ends, and
+	// the next Open with the same State adopts them. Empty: everything ends
+	// with this process.
+	State string
+
+	// Version is written into State, for the messages of other versions.
+	Version string
+
 	// InFlight bounds the connections that are at once between connect() and
 	// the proxy's end of the handshake. Default 8192. When it is reached,
-	// providers count as down.
+	// providers count as down. State that is adopted keeps its bound.
 	InFlight int
 }
 
@@ -38,13 +47,17 @@ const (
 )
 
 // Engine is the kernel side of waybill for one scope. Its methods may be
-// called from several goroutines. When the process ends, however it ends, the
-// kernel detaches and frees everything.
+// called from several goroutines. Without state, when the process ends,
+// however it ends, the kernel detaches and frees everything.
 type Engine struct {
-	scope    string
-	objects  kernelObjects
-	innerMap *ebpf.MapSpec // of the map that holds one policy
-	hooks    []link.Link   // in the order in which they are attached
+	scope     string
+	state     *state // nil: nothing is pinned
+	adopted   bool
+	objects   kernelObjects
+	maps      map[string]*ebpf.Map // what can be pinned: those of objects, and variables
+	variables *ebpf.Map            // nil if adopted
+	innerMap  *ebpf.MapSpec        // of the map that holds one policy
+	hooks     []link.Link          // as hookNames
 
 	mu         sync.Mutex // also keeps Close away from the objects in use
 	generation uint32
@@ -53,13 +66,18 @@ type Engine struct {
 	table      *policy.Table            // of policy and ids; nil before the first Apply
 	inner      *ebpf.Map                // holds table in the kernel
 	classes    []kernelWbClassKey       // of table, in the kernel
+	contexts   []kernelWbContextKey     // likewise
 	tables     map[uint32]*policy.Table // by generation, the latest ones
 	names      map[uint64]string        // of providers, by handle
 }
 
-// Open loads the programs and attaches them to the scope. Nothing is
-// redirected until Apply. An error wraps *FeatureError if the kernel lacks
-// something, and fs.ErrPermission if the caller lacks a privilege.
+// Open loads the programs and attaches them to the scope, or adopts those
+// that are pinned in opts.State. Nothing is redirected until Apply; of adopted
+// programs, until the next Apply what their policy says.
+//
+// An error wraps *FeatureError if the kernel lacks something, fs.ErrPermission
+// if the caller lacks a privilege, ErrInUse if another process has the state,
+// and *VersionError if the state is of a version that this one can not adopt.
 func Open(opts Options) (*Engine, error) {
 	if opts.InFlight == 0 {
 		opts.InFlight = defaultInFlight
@@ -67,39 +85,83 @@ func Open(opts Options) (*Engine, error) {
 	if opts.InFlight < 0 {
 		return nil, fmt.Errorf("open engine: in-flight limit %d is negative", opts.InFlight)
 	}
-	e := &Engine{scope: opts.Scope, names: make(map[uint64]string), tables: make(map[uint32]*policy.Table)}
-	if err := e.load(opts); err != nil {
-		return nil, explainLoadError(err)
+	spec, err := prepare(opts)
+	if err != nil {
+		return nil, err
 	}
-	if err := e.attach(); err != nil {
-		return nil, errors.Join(err, e.Close())
+	e := &Engine{
+		scope:    opts.Scope,
+		innerMap: spec.Maps[kernelMapPolicies].InnerMap,
+		names:    make(map[uint64]string),
+		tables:   make(map[uint32]*policy.Table),
+	}
+	if opts.State == "" {
+		err = e.create(spec)
+	} else {
+		err = e.openPinned(spec, opts)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return e, nil
 }
 
-func (e *Engine) load(opts Options) error {
+// Adopted reports whether Open found state and took it over.
+func (e *Engine) Adopted() bool { return e.adopted }
+
+// prepare reads the programs and sets what is decided at load time.
+func prepare(opts Options) (*ebpf.CollectionSpec, error) {
 	spec, err := loadKernel()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	e.innerMap = spec.Maps[kernelMapPolicies].InnerMap
 	entries := uint32(opts.InFlight + inFlightMargin)
 	spec.Maps[kernelMapInflight].MaxEntries = entries
 	spec.Maps[kernelMapInflightContexts].MaxEntries = entries
 	if err := spec.Variables[kernelVarInflightLimit].Set(uint32(opts.InFlight)); err != nil {
-		return err
+		return nil, err
 	}
-	if err := spec.Variables[kernelVarPageSize].Set(uint32(os.Getpagesize())); err != nil {
-		return err
-	}
-	if err := spec.LoadAndAssign(&e.objects, nil); err != nil {
-		return err
+	return spec, spec.Variables[kernelVarPageSize].Set(uint32(os.Getpagesize()))
+}
+
+// create loads the programs with new maps and attaches them.
+func (e *Engine) create(spec *ebpf.CollectionSpec) error {
+	if err := e.load(spec); err != nil {
+		return explainLoadError(err)
 	}
 	if err := e.makeKey(); err != nil {
 		return errors.Join(err, e.objects.Close())
 	}
+	if err := e.attach(); err != nil {
+		return errors.Join(err, e.closeHooks(), e.objects.Close())
+	}
 	return nil
 }
+
+// load keeps hold of all maps: those of the programs' variables are not in
+// objects, but are part of what is pinned.
+func (e *Engine) load(spec *ebpf.CollectionSpec) error {
+	c, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return err
+	}
+	defer c.Close() // what is not assigned
+	e.maps = make(map[string]*ebpf.Map)
+	for name, m := range c.Maps {
+		if isKept(name) {
+			e.maps[name] = m
+		}
+	}
+	if err := c.Assign(&e.objects); err != nil {
+		return err
+	}
+	e.variables = c.Maps[variables]
+	delete(c.Maps, variables)
+	return nil
+}
+
+// variables is the map of the programs' variables that are not constant.
+const variables = ".bss"
 
 // makeKey seals this engine's blobs with a key that exists nowhere else.
 func (e *Engine) makeKey() error {
@@ -109,24 +171,28 @@ func (e *Engine) makeKey() error {
 	return e.objects.Keys.Put(uint32(0), &key)
 }
 
-// attach attaches connect last: no connection is redirected before the hooks
+// hook is one place in the kernel that a program is attached to.
+type hook struct {
+	name    string
+	attach  ebpf.AttachType
+	program func(*kernelObjects) *ebpf.Program
+}
+
+// hookNames has connect last: no connection is redirected before the hooks
 // that hand its records over are in place.
+var hookNames = []hook{
+	{"sockops", ebpf.AttachCGroupSockOps, func(o *kernelObjects) *ebpf.Program { return o.WbSockops }},
+	{"getsockopt", ebpf.AttachCGroupGetsockopt, func(o *kernelObjects) *ebpf.Program { return o.WbGetsockopt }},
+	{"setsockopt", ebpf.AttachCGroupSetsockopt, func(o *kernelObjects) *ebpf.Program { return o.WbSetsockopt }},
+	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, func(o *kernelObjects) *ebpf.Program { return o.WbGetpeername4 }},
+	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, func(o *kernelObjects) *ebpf.Program { return o.WbGetpeername6 }},
+	{"connect4", ebpf.AttachCGroupInet4Connect, func(o *kernelObjects) *ebpf.Program { return o.WbConnect4 }},
+	{"connect6", ebpf.AttachCGroupInet6Connect, func(o *kernelObjects) *ebpf.Program { return o.WbConnect6 }},
+}
+
 func (e *Engine) attach() error {
-	hooks := []struct {
-		name    string
-		attach  ebpf.AttachType
-		program *ebpf.Program
-	}{
-		{"sockops", ebpf.AttachCGroupSockOps, e.objects.WbSockops},
-		{"getsockopt", ebpf.AttachCGroupGetsockopt, e.objects.WbGetsockopt},
-		{"setsockopt", ebpf.AttachCGroupSetsockopt, e.objects.WbSetsockopt},
-		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, e.objects.WbGetpeername4},
-		{"getpeername6", ebpf.AttachCgroupInet6GetPeername, e.objects.WbGetpeername6},
-		{"connect4", ebpf.AttachCGroupInet4Connect, e.objects.WbConnect4},
-		{"connect6", ebpf.AttachCGroupInet6Connect, e.objects.WbConnect6},
-	}
-	for _, h := range hooks {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: e.scope, Attach: h.attach, Program: h.program})
+	for _, h := range hookNames {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: e.scope, Attach: h.attach, Program: h.program(&e.objects)})
 		if err != nil {
 			return explainAttachError(h.name, e.scope, err)
 		}
@@ -138,32 +204,39 @@ func (e *Engine) attach() error {
 // drainTimeout bounds the wait for connections in mid-handshake, in Close.
 const drainTimeout = 200 * time.Millisecond
 
-// Close detaches every program and frees every map. Connections that are
+// Close lets go of the kernel side. What is pinned goes on working. Without
+// state every program is detached and every map freed: connections that are
 // redirected already stay with their proxies; their records end here.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var errs []error
-	// The connect hooks first, and then a moment for what they have sent on
-	// its way: without the other hooks it would arrive without records.
-	for i := len(e.hooks) - 1; i >= 0; i-- {
-		errs = append(errs, e.hooks[i].Close())
-		if i == len(e.hooks)-2 {
-			e.drain()
-		}
-	}
-	e.hooks = nil
+	errs := []error{e.closeHooks()}
 	if e.inner != nil {
 		errs = append(errs, e.inner.Close())
 		e.inner = nil
 	}
-	return errors.Join(append(errs, e.objects.Close())...)
+	errs = append(errs, e.objects.Close())
+	if e.variables != nil {
+		errs = append(errs, e.variables.Close())
+	}
+	if e.state != nil {
+		errs = append(errs, e.state.close())
+		e.state = nil
+	}
+	return errors.Join(errs...)
 }
 
-func (e *Engine) drain() {
-	for deadline := time.Now().Add(drainTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if n, err := e.inFlight(); err != nil || n == 0 {
-			return
+// closeHooks closes the connect hooks first, and then waits a moment for what
+// they have sent on its way: without the other hooks it would arrive without
+// records.
+func (e *Engine) closeHooks() error {
+	var errs []error
+	for i := len(e.hooks) - 1; i >= 0; i-- {
+		errs = append(errs, e.hooks[i].Close())
+		if i == len(hookNames)-2 && e.state == nil {
+			drain(e.objects.Inflight)
 		}
 	}
+	e.hooks = nil
+	return errors.Join(errs...)
 }

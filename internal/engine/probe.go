@@ -33,9 +33,14 @@ func Features() []Feature {
 // TryLoad has the kernel verify the programs and frees them again. Nothing is
 // attached. The error is that of Open.
 func TryLoad() error {
-	var e Engine
-	if err := e.load(Options{InFlight: 1}); err != nil {
+	spec, err := prepare(Options{InFlight: 1})
+	if err != nil {
+		return err
+	}
+	c, err := ebpf.NewCollection(spec)
+	if err != nil {
 		return explainLoadError(err)
 	}
-	return e.objects.Close()
+	c.Close()
+	return nil
 }

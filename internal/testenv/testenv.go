@@ -23,6 +23,7 @@ import (
 type Env struct {
 	t     testing.TB
 	netns *netns.NetNS
+	bpffs *os.File // nil: none yet
 
 	Scope string // the cgroup to attach to
 }

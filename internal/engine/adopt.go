@@ -1,0 +1,270 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/waybill-net/waybill/internal/cgroup"
+)
+
+// openPinned adopts the state in opts.State, or makes it.
+func (e *Engine) openPinned(spec *ebpf.CollectionSpec, opts Options) error {
+	s, err := openState(opts.State)
+	if errors.Is(err, ErrNoState) {
+		return e.createPinned(spec, opts)
+	}
+	if err != nil {
+		return err
+	}
+	err = e.adopt(s, spec, opts)
+	if errors.Is(err, errDead) {
+		// Its cgroup is gone, and the programs with it: nothing is lost by
+		// starting anew.
+		err = errors.Join(s.remove(), s.close())
+		if err == nil {
+			return e.createPinned(spec, opts)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	e.state, e.adopted = s, true
+	return nil
+}
+
+func (e *Engine) createPinned(spec *ebpf.CollectionSpec, opts Options) error {
+	s, err := newState(opts.State)
+	if err != nil {
+		return err
+	}
+	err = e.create(spec)
+	if err == nil {
+		err = errors.Join(e.putMeta(abi(spec), opts.Version), e.pin(s))
+	}
+	if err == nil {
+		err = s.publish(opts.State)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(s.dir), s.close())
+	}
+	e.state = s
+	return nil
+}
+
+// errDead says that the links of a state lead nowhere.
+var errDead = errors.New("the scope's cgroup was removed")
+
+// adopt takes over pinned maps and puts this build's programs in the place of
+// those that run, one link after another. Both have the same maps, so no
+// connection notices.
+func (e *Engine) adopt(s *state, spec *ebpf.CollectionSpec, opts Options) error {
+	if err := s.check(spec, opts); err != nil {
+		return err
+	}
+	pinned, err := s.loadMaps(spec)
+	if err != nil {
+		return err
+	}
+	err = spec.LoadAndAssign(&e.objects, &ebpf.CollectionOptions{MapReplacements: pinned})
+	for _, m := range pinned {
+		m.Close() // the objects have duplicates
+	}
+	if err != nil {
+		return explainLoadError(err)
+	}
+	if err := errors.Join(e.putMeta(abi(spec), opts.Version), e.adoptPolicy()); err != nil {
+		return errors.Join(err, e.objects.Close())
+	}
+	if err := e.replacePrograms(s); err != nil {
+		return errors.Join(err, e.closeHooks(), e.objects.Close())
+	}
+	return nil
+}
+
+// check compares the state with what is to be opened.
+func (s *state) check(spec *ebpf.CollectionSpec, opts Options) error {
+	meta, err := s.readMeta()
+	if err != nil {
+		return err
+	}
+	if meta.Abi != abi(spec) {
+		return &VersionError{Dir: s.dir, Made: getString(meta.Version[:]), This: opts.Version}
+	}
+	if scope := getString(meta.Scope[:]); scope != opts.Scope {
+		return fmt.Errorf("adopt state %s: it is of the scope %s, not of %s", s.dir, scope, opts.Scope)
+	}
+	id, err := cgroup.Identify(opts.Scope)
+	if err != nil {
+		return err
+	}
+	if id.ID != meta.Cgroup {
+		return errDead
+	}
+	return nil
+}
+
+// loadMaps opens the pinned maps and makes the spec fit those whose size is
+// an option.
+func (s *state) loadMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	pinned := make(map[string]*ebpf.Map)
+	for name, m := range spec.Maps {
+		if !isKept(name) {
+			continue
+		}
+		p, err := ebpf.LoadPinnedMap(s.mapPath(name), nil)
+		if err != nil {
+			for _, m := range pinned {
+				m.Close()
+			}
+			return nil, fmt.Errorf("adopt map %s: %w", name, err)
+		}
+		m.MaxEntries = p.MaxEntries()
+		pinned[name] = p
+	}
+	limit := pinned[kernelMapInflight].MaxEntries() - inFlightMargin
+	return pinned, spec.Variables[kernelVarInflightLimit].Set(limit)
+}
+
+// adoptPolicy finds the policy in force, and takes away what a process that
+// was killed in the middle of Apply has left.
+func (e *Engine) adoptPolicy() error {
+	var inner *ebpf.Map
+	err := e.objects.Policies.Lookup(uint32(0), &inner)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil // none was ever applied
+	}
+	if err != nil {
+		return fmt.Errorf("adopt policy: %w", err)
+	}
+	var p kernelWbPolicy
+	if err := inner.Lookup(uint32(0), &p); err != nil {
+		return errors.Join(fmt.Errorf("adopt policy: %w", err), inner.Close())
+	}
+	e.inner, e.generation = inner, p.Generation
+	return e.sortOut()
+}
+
+// sortOut tells the classes and contexts of the generation in force from
+// others, which it deletes.
+func (e *Engine) sortOut() error {
+	var (
+		class   kernelWbClassKey
+		set     kernelWbSet
+		context kernelWbContextKey
+		bytes   kernelWbContext
+		stale   []kernelWbClassKey
+	)
+	classes := e.objects.Classes.Iterate()
+	for classes.Next(&class, &set) {
+		if class.Generation == e.generation {
+			e.classes = append(e.classes, class)
+		} else {
+			stale = append(stale, class)
+		}
+	}
+	var staleContexts []kernelWbContextKey
+	contexts := e.objects.Contexts.Iterate()
+	for contexts.Next(&context, &bytes) {
+		if context.Generation == e.generation {
+			e.contexts = append(e.contexts, context)
+		} else {
+			staleContexts = append(staleContexts, context)
+		}
+	}
+	e.dropClasses(stale)
+	e.dropContexts(staleContexts)
+	return errors.Join(classes.Err(), contexts.Err())
+}
+
+// replacePrograms goes in the order of attach: the hooks that hand records
+// over before those that redirect.
+func (e *Engine) replacePrograms(s *state) error {
+	for _, h := range hookNames {
+		l, err := link.LoadPinnedLink(s.linkPath(h.name), nil)
+		if err != nil {
+			return fmt.Errorf("adopt link %s: %w", h.name, err)
+		}
+		e.hooks = append(e.hooks, l)
+		if err := l.Update(h.program(&e.objects)); err != nil {
+			return fmt.Errorf("replace program %s: %w", h.name, err)
+		}
+	}
+	return nil
+}
+
+// Remove detaches and deletes everything that is pinned in a state directory,
+// of whatever version, and what a process that was killed while it made one
+// has left. It wraps ErrNoState if there is nothing, and ErrInUse if a process
+// has it open.
+func Remove(dir string) error {
+	pattern, _ := unfinished(dir)
+	if err := sweep(pattern); err != nil {
+		return err
+	}
+	s, err := openState(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.remove(), s.close())
+}
+
+// remove begins with the hooks that redirect, and waits a moment for what
+// they have sent on its way.
+func (s *state) remove() error {
+	for _, name := range []string{"connect6", "connect4"} {
+		if err := os.Remove(s.linkPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove state: %w", err)
+		}
+	}
+	if m, err := ebpf.LoadPinnedMap(s.mapPath(kernelMapInflight), nil); err == nil {
+		drain(m)
+		m.Close()
+	}
+	for _, part := range []string{"links", "maps", "."} {
+		if err := os.RemoveAll(filepath.Join(s.dir, part)); err != nil {
+			return fmt.Errorf("remove state: %w", err)
+		}
+	}
+	return nil
+}
+
+// drain waits until no connection is in mid-handshake.
+func drain(inflight *ebpf.Map) {
+	key := make([]byte, inflight.KeySize())
+	for deadline := time.Now().Add(drainTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if inflight.NextKey(nil, &key) != nil {
+			return
+		}
+	}
+}
+
+// StateInfo describes a state directory.
+type StateInfo struct {
+	Dir     string
+	Version string // that made it, or adopted it last
+	Scope   string
+	Alive   bool // its programs are attached to the cgroup that is at Scope now
+}
+
+// InspectState reads who made a state directory, without a lock: a daemon may
+// have it open. It wraps ErrNoState if there is none.
+func InspectState(dir string) (*StateInfo, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("inspect state %s: %w", dir, ErrNoState)
+	}
+	meta, err := (&state{dir: dir}).readMeta()
+	if err != nil {
+		return nil, err
+	}
+	info := &StateInfo{Dir: dir, Version: getString(meta.Version[:]), Scope: getString(meta.Scope[:])}
+	id, err := cgroup.Identify(info.Scope)
+	info.Alive = err == nil && id.ID == meta.Cgroup
+	return info, nil
+}
