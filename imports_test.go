@@ -28,6 +28,14 @@ func TestImports(t *testing.T) {
 			module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
 			"github.com/cilium/ebpf", "golang.org/x/sys",
 		}, "the engine knows nothing of what is built on it"},
+		{"/internal/flowstore", []string{
+			module + "/internal/flow", "modernc.org", "github.com/hashicorp/golang-lru/v2",
+			"github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/mattn/go-isatty", "github.com/ncruces/go-strftime",
+			"github.com/remyoudompheng/bigfft", "golang.org/x/sys", // by modernc.org/sqlite
+		}, "what happened can be read without the kernel side"},
+		{"/internal/origin", []string{
+			module + "/internal/flow", module + "/internal/cgroup", "github.com/hashicorp/golang-lru/v2", "golang.org/x/sys",
+		}, "who a process is can be found without the kernel side"},
 		{"/internal/doctor", []string{
 			module + "/internal/engine", module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
 			"github.com/cilium/ebpf", // by the engine
