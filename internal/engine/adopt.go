@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
 )
@@ -218,19 +219,44 @@ func Remove(dir string) error {
 // remove begins with the hooks that redirect, and waits a moment for what
 // they have sent on its way.
 func (s *state) remove() error {
-	for _, name := range []string{"connect6", "connect4"} {
-		if err := os.Remove(s.linkPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove state: %w", err)
+	links, err := filepath.Glob(s.linkPath("*"))
+	if err != nil {
+		return err
+	}
+	redirect, others := s.linkPath("connect*"), make([]string, 0, len(links))
+	for _, path := range links {
+		if redirects, _ := filepath.Match(redirect, path); !redirects {
+			others = append(others, path)
+		} else if err := detach(path); err != nil {
+			return err
 		}
 	}
 	if m, err := ebpf.LoadPinnedMap(s.mapPath(kernelMapInflight), nil); err == nil {
 		drain(m)
 		m.Close()
 	}
-	for _, part := range []string{"links", "maps", "."} {
-		if err := os.RemoveAll(filepath.Join(s.dir, part)); err != nil {
-			return fmt.Errorf("remove state: %w", err)
+	for _, path := range others {
+		if err := detach(path); err != nil {
+			return err
 		}
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return nil
+}
+
+// detach ends a link at once. Its pin alone would end it some time after: the
+// kernel frees pins after a grace period. A link whose cgroup is gone is
+// detached already.
+func detach(path string) error {
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return fmt.Errorf("detach %s: %w", path, err)
+	}
+	defer l.Close()
+	if err := l.Detach(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOLINK) {
+		return fmt.Errorf("detach %s: %w", path, err)
 	}
 	return nil
 }
