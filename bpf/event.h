@@ -35,15 +35,29 @@ static __always_inline void wb_report_accepted(const struct wb_socket *s)
 		bpf_ringbuf_submit(e, 0);
 }
 
+/* States in which our FIN has been acknowledged, and those in which the peer's has come, if all went in order. */
+#define WB_FIN_SENT (1 << BPF_TCP_FIN_WAIT2 | 1 << BPF_TCP_CLOSING | 1 << BPF_TCP_LAST_ACK | 1 << BPF_TCP_TIME_WAIT)
+#define WB_FIN_RECEIVED                                                                                    \
+	(1 << BPF_TCP_FIN_WAIT2 | 1 << BPF_TCP_CLOSE_WAIT | 1 << BPF_TCP_CLOSING | 1 << BPF_TCP_LAST_ACK | \
+	 1 << BPF_TCP_TIME_WAIT)
+
+/* The kernel counts SYN and FIN as bytes; a person does not. */
+static __always_inline __u64 wb_payload(__u64 bytes, __u32 flags)
+{
+	return bytes > flags ? bytes - flags : 0;
+}
+
 static __always_inline void wb_report_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct wb_socket *s)
 {
 	struct wb_end *e = wb_reserve_end(WB_EVENT_CLOSED, s);
 	struct tcp_sock *tp;
+	__u32 last; /* state before this one, as a bit */
 
 	if (!e)
 		return;
-	e->sent = ctx->bytes_acked;
-	e->received = ctx->bytes_received;
+	last = 1 << (ctx->args[0] & 31);
+	e->sent = wb_payload(ctx->bytes_acked, 1 + !!(last & WB_FIN_SENT));
+	e->received = wb_payload(ctx->bytes_received, !!(last & WB_FIN_RECEIVED));
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
 		e->error = tp->inet_conn.icsk_inet.sk.sk_err;

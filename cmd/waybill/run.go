@@ -6,13 +6,18 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/waybill-net/waybill/internal/cgroup"
+	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/policy"
+	"github.com/waybill-net/waybill/internal/policyfile"
 	"github.com/waybill-net/waybill/internal/preset"
 	embedded "github.com/waybill-net/waybill/internal/run" // run is main's own
 )
@@ -34,6 +39,8 @@ const statusOwnFailure = 125
 // runFlags are the flags of waybill run as they are written.
 type runFlags struct {
 	via         []string
+	policy      string
+	socket      string
 	user        string
 	ports       string
 	destination []string
@@ -50,8 +57,14 @@ func newRun() *cobra.Command {
 		Use:   "run [flags] [--] COMMAND [ARGUMENT...]",
 		Short: "Run a command behind proxies",
 		Long: `Run a command with one or more proxies in front of its connections, in the
-order of --via. The proxies are started for this command alone, each as a user
-without rights, and everything is gone when it ends.
+order of --via.
+
+A proxy is one that waybill knows how to start (--list): it is started for this
+command alone, as a user without rights, and everything is gone when the
+command ends. That needs root. Or it is a provider of the policy that the
+daemon keeps in force, in the order of the policy; who is not root may use those
+that the policy opens to one of his groups. Or, with --policy, a provider of a
+file that says how to start it.
 
 TCP to every address that leaves the machine is redirected. Loopback addresses
 are only if --destination names them.
@@ -63,6 +76,8 @@ waybill: under sudo, as root.`,
 		Example: `  sudo waybill run --via mitmproxy -- curl -s http://example.org/
   sudo waybill run --via mitmproxy -- sh -c 'curl --cacert $WAYBILL_CA https://example.org/'
   sudo waybill run --via mitmproxy,haproxy --user "$SUDO_USER" -- firefox
+  sudo waybill run --policy ./policy.yaml -- make test
+  waybill run --via dlp -- curl -s https://example.org/
   sudo waybill run --via inspect --destination 127.0.0.0/8 --port 5432 -- psql -h 127.0.0.1`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 && !f.list {
@@ -87,6 +102,8 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.SetInterspersed(false) // what follows the command is the command's
 	flags.StringSliceVar(&f.via, "via", nil, "the `proxies`, in order: see --list")
+	flags.StringVar(&f.policy, "policy", "", "start the proxies of this policy `file` and apply its filters to the command")
+	flags.StringVar(&f.socket, "socket", control.DefaultSocket, "`path` of the daemon's socket")
 	flags.StringVar(&f.user, "user", "", "run the command as this `user`: a name, a number, or UID:GID")
 	flags.StringVar(&f.ports, "port", "", "redirect these `ports` only, such as 80,443,8000-8999")
 	flags.StringSliceVar(&f.destination, "destination", nil, "redirect connections to these `prefixes` only")
@@ -103,7 +120,13 @@ func runCommand(cmd *cobra.Command, f runFlags, args []string) error {
 		return &exitStatus{statusOwnFailure, err}
 	}
 	// Signals are the command's business now, not those of main's context.
-	status, err := embedded.Run(context.WithoutCancel(cmd.Context()), opts)
+	ctx := context.WithoutCancel(cmd.Context())
+	var status int
+	if f.needsDaemon() {
+		status, err = embedded.Here(ctx, opts, f.enter)
+	} else {
+		status, err = embedded.Run(ctx, opts)
+	}
 	var (
 		notRun      *embedded.ExecError
 		interrupted *embedded.SignalError
@@ -122,6 +145,31 @@ func runCommand(cmd *cobra.Command, f runFlags, args []string) error {
 		return &exitStatus{code: status}
 	}
 	return nil
+}
+
+// needsDaemon: what is not a preset is a provider of the policy that a daemon
+// keeps in force. Presets are started by root alone; for others the daemon
+// may have providers of these names.
+func (f *runFlags) needsDaemon() bool {
+	if f.policy != "" {
+		return false
+	}
+	isPreset := func(name string) bool {
+		_, err := preset.Lookup(name)
+		return err == nil
+	}
+	known := !slices.ContainsFunc(f.via, func(name string) bool { return !isPreset(name) })
+	return !known || os.Geteuid() != 0
+}
+
+// enter asks the daemon to redirect the connections of this process and of
+// those that it starts.
+func (f *runFlags) enter(ctx context.Context) (leave func() error, err error) {
+	run, err := control.Client{Socket: f.socket}.Run(ctx, control.RunRequest{Via: f.via})
+	if err != nil {
+		return nil, fmt.Errorf("run behind %s: %w", strings.Join(f.via, ", "), err)
+	}
+	return run.Close, nil
 }
 
 func (f *runFlags) options(args []string, stderr io.Writer) (opts embedded.Options, err error) {
@@ -144,8 +192,28 @@ func (f *runFlags) options(args []string, stderr io.Writer) (opts embedded.Optio
 		}
 		opts.Destination = append(opts.Destination, prefix)
 	}
-	opts.Settings, err = parseSettings(f.settings)
-	return opts, err
+	if opts.Settings, err = parseSettings(f.settings); err != nil || f.policy == "" {
+		return opts, err
+	}
+	file, err := readPolicyFile(f.policy)
+	if err != nil {
+		return opts, err
+	}
+	opts.Policy = &file.Policy
+	return opts, nil
+}
+
+// readPolicyFile prints the warnings nowhere: policy check does.
+func readPolicyFile(path string) (*policyfile.File, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	root, err := cgroup.Root()
+	if err != nil {
+		return nil, err
+	}
+	return policyfile.Parse(path, text, policyfile.Options{CgroupRoot: root})
 }
 
 // parsePrefix also takes an address, for the prefix that holds it alone.

@@ -20,8 +20,14 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// version is what the Go toolchain recorded: a tag, or a commit.
+// release is set by who builds packages: -ldflags "-X main.release=1.2.3".
+var release string
+
+// version is the release or what the Go toolchain recorded: a tag, or a commit.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(unknown version)"

@@ -103,20 +103,6 @@ func depth(path string) int {
 	return strings.Count(path, "/") + 1
 }
 
-// Create makes the cgroup name below the root of the hierarchy and returns
-// its directory. It must not exist yet.
-func Create(name string) (string, error) {
-	root, err := Root()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(root, name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", fmt.Errorf("create cgroup: %w", err)
-	}
-	return dir, nil
-}
-
 // removeTimeout bounds the wait for killed processes to leave their cgroup.
 const removeTimeout = 5 * time.Second
 

@@ -3,7 +3,9 @@ package cgroup
 import (
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 )
 
@@ -30,9 +32,20 @@ type Temporary struct {
 
 // CreateTemporary makes the cgroup name below the root of the hierarchy.
 func CreateTemporary(name string) (*Temporary, error) {
-	dir, err := Create(name)
+	root, err := Root()
 	if err != nil {
 		return nil, err
+	}
+	return CreateTemporaryIn(root, name)
+}
+
+// CreateTemporaryIn makes the cgroup name in the cgroup at parent. It must
+// not exist yet.
+func CreateTemporaryIn(parent, name string) (*Temporary, error) {
+	dir := filepath.Join(parent, name)
+	err := os.Mkdir(dir, 0o755)
+	if err != nil {
+		return nil, fmt.Errorf("create cgroup: %w", err)
 	}
 	t := &Temporary{Dir: dir, janitor: exec.Command("/bin/sh", "-c", janitorScript, "waybill-janitor", dir)}
 	// A session of its own: Ctrl-C at the terminal must not reach it.

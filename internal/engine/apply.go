@@ -47,6 +47,14 @@ func (e *Engine) Refresh() (bool, error) {
 	return true, e.apply(e.policy, ids)
 }
 
+// Generation numbers the policies that were in force, since the maps were
+// made.
+func (e *Engine) Generation() uint32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.generation
+}
+
 // Unmatched lists the conditions of the policy in force that can match
 // nothing at present, because what they name does not exist.
 func (e *Engine) Unmatched() []string {

@@ -71,9 +71,7 @@ func Compile(p Policy, ids Identities) (*Table, error) {
 		return nil, err
 	}
 	t := &Table{TrackingOff: p.TrackingOff}
-	providers := slices.Clone(p.Providers)
-	slices.SortStableFunc(providers, func(a, b Provider) int { return cmp.Compare(b.Weight, a.Weight) })
-	for _, provider := range providers {
+	for _, provider := range InOrder(p.Providers) {
 		provider.Shadow = provider.Shadow || p.Shadow
 		t.Providers = append(t.Providers, TableProvider{
 			Provider: provider,
@@ -92,6 +90,13 @@ func Compile(p Policy, ids Identities) (*Table, error) {
 		owner.Authorizes = t.add(i, filters[owner.Name], Action.authorizes, ids)
 	}
 	return t, nil
+}
+
+// InOrder sorts providers as they see a connection: the heaviest first.
+func InOrder(providers []Provider) []Provider {
+	providers = slices.Clone(providers)
+	slices.SortStableFunc(providers, func(a, b Provider) int { return cmp.Compare(b.Weight, a.Weight) })
+	return providers
 }
 
 func (a Action) redirects() bool  { return a == ActionRedirect }

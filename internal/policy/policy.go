@@ -45,6 +45,16 @@ const (
 	Block                // refuse the connection with EACCES
 )
 
+func (d OnDown) String() string {
+	switch d {
+	case Bypass:
+		return "bypass"
+	case Block:
+		return "block"
+	}
+	return fmt.Sprintf("OnDown(%d)", int(d))
+}
+
 // Provider is a party that redirects connections to its proxy.
 type Provider struct {
 	Name   string
@@ -71,6 +81,17 @@ type Provider struct {
 	// OpenTo names the groups whose members may send their own programs
 	// through this provider.
 	OpenTo []string
+}
+
+// Addresses lists those that the provider's proxy listens on.
+func (p *Provider) Addresses() []netip.AddrPort {
+	var addresses []netip.AddrPort
+	for _, a := range []netip.AddrPort{p.Listen, p.Listen6} {
+		if a.IsValid() {
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses
 }
 
 // Action of a filter.

@@ -63,18 +63,22 @@ func execError(name string, err error) error {
 	return &ExecError{status, fmt.Errorf("run %s: %w", name, err)}
 }
 
-// start starts the command in the cgroup, in the process group of this
-// process: the terminal then treats both as one, for Ctrl-C as for Ctrl-Z.
+// start starts the command in the cgroup, or without one in that of this
+// process, and in the process group of this process: the terminal then treats
+// both as one, for Ctrl-C as for Ctrl-Z.
 func (a *app) start(cgroup string) error {
-	dir, err := os.Open(cgroup)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
 	a.cmd = &exec.Cmd{
 		Path: a.path, Args: a.args, Env: a.env,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		SysProcAttr: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())},
+		SysProcAttr: &syscall.SysProcAttr{},
+	}
+	if cgroup != "" {
+		dir, err := os.Open(cgroup)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		a.cmd.SysProcAttr.UseCgroupFD, a.cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	}
 	if a.user != nil {
 		a.cmd.SysProcAttr.Credential = a.user.Credential()

@@ -98,11 +98,7 @@ func newSite() (preset.Site, error) {
 }
 
 func (l *link) start(ctx context.Context, s *stage, opts Options) error {
-	timeout := opts.Timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not within %v", timeout))
+	ctx, cancel := opts.withTimeout(ctx)
 	defer cancel()
 	for i, p := range l.prepared.Processes {
 		var err error
@@ -153,15 +149,21 @@ func (l *link) announce(s *stage, opts Options) error {
 // stopTimeout is how long a proxy may take for its last lines.
 const stopTimeout = 2 * time.Second
 
-// stop ends the proxies, all at once.
 func (c *chain) stop() {
+	var processes []*supervise.Process
+	for _, l := range c.links {
+		processes = append(processes, l.processes...)
+	}
+	stopAll(processes)
+}
+
+// stopAll ends the proxies, all at once.
+func stopAll(processes []*supervise.Process) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	var stopping sync.WaitGroup
-	for _, l := range c.links {
-		for _, p := range l.processes {
-			stopping.Go(func() { p.Stop(ctx) }) // what it leaves goes with the scope
-		}
+	for _, p := range processes {
+		stopping.Go(func() { p.Stop(ctx) }) // what it leaves goes with the scope
 	}
 	stopping.Wait()
 }

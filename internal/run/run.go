@@ -4,6 +4,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,9 +21,14 @@ import (
 
 // Options for [Run]. Only Command must be given.
 type Options struct {
-	Via     []string // presets, in the order in which a connection meets them
+	Via     []string // presets, in the order in which a connection meets them; or providers of Policy
 	Command []string
-	User    string // whom the command runs as; empty: as this process
+
+	// Policy takes the place of presets: its providers are started, and its
+	// filters apply to the command.
+	Policy *policy.Policy
+
+	User string // whom the command runs as; empty: as this process
 
 	Ports       []policy.PortRange // to redirect; empty: all that a proxy takes
 	Destination []netip.Prefix     // as in policy.Filter
@@ -43,6 +49,11 @@ type Options struct {
 
 const defaultTimeout = 30 * time.Second
 
+func (o *Options) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout := cmp.Or(o.Timeout, defaultTimeout)
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not within %v", timeout))
+}
+
 // Run runs the command with the standard files of this process and returns
 // the status that a shell would give for it: its own, or 128 and the number
 // of the signal that ended it. An error means that the command did not run;
@@ -55,7 +66,7 @@ func Run(ctx context.Context, opts Options) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	chain, err := newChain(opts)
+	chain, err := newProxies(opts)
 	if err != nil {
 		return 0, err
 	}
@@ -88,6 +99,21 @@ func Run(ctx context.Context, opts Options) (status int, err error) {
 	return app.wait(), nil
 }
 
+// proxies are what stands in front of the command.
+type proxies interface {
+	start(context.Context, *stage, Options) error
+	policy(Options) policy.Policy
+	environ() []string // for the command
+	stop()
+}
+
+func newProxies(opts Options) (proxies, error) {
+	if opts.Policy != nil {
+		return newDeclared(opts)
+	}
+	return newChain(opts)
+}
+
 // stage is what a run has of its own on the machine.
 type stage struct {
 	scope     *cgroup.Temporary
@@ -107,11 +133,13 @@ func newStage(opts Options) (s *stage, err error) {
 	if s.work, err = newWorkDir(name); err != nil {
 		return s, err
 	}
-	parent, err := ownCgroup()
+	// Below our own cgroup: the command stays under the limits, and in front of
+	// the proxies, that we have ourselves. A run inside a run is a chain of two.
+	parent, err := cgroup.Own()
 	if err != nil {
 		return s, err
 	}
-	if s.scope, err = cgroup.CreateTemporary(filepath.Join(parent, name)); err != nil {
+	if s.scope, err = cgroup.CreateTemporaryIn(parent, name); err != nil {
 		return s, err
 	}
 	if s.engine, err = engine.Open(engine.Options{Scope: s.scope.Dir}); err != nil {

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +31,7 @@ func Adopt(c Command) (*Process, error) {
 	p.running(main.pid, main.signal)
 	go p.keepRunning(func() string {
 		main.wait()
-		p.command.killRest()
+		p.killRest()
 		return "ended" // only a parent is told how
 	})
 	return p, nil
@@ -45,8 +44,8 @@ type stranger struct {
 	pidfd *os.File
 }
 
-func openOldest(cgroup string) (*stranger, error) {
-	pid, err := oldest(cgroup)
+func openOldest(dir string) (*stranger, error) {
+	pid, err := oldest(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +56,7 @@ func openOldest(cgroup string) (*stranger, error) {
 	}
 	s := &stranger{pid, os.NewFile(uintptr(fd), "pidfd")}
 	// Between the two the number may have passed to another process.
-	if again, err := oldest(cgroup); err != nil || again != pid {
+	if again, err := oldest(dir); err != nil || again != pid {
 		s.pidfd.Close()
 		return nil, errors.Join(err, fmt.Errorf("process %d ended meanwhile", pid))
 	}
@@ -89,21 +88,9 @@ func (s *stranger) wait() {
 	})
 }
 
-// kill kills the process and waits for its end, until the deadline.
-func (s *stranger) kill(deadline time.Time) error {
-	if err := s.signal(syscall.SIGKILL); err != nil {
-		return errors.Join(err, s.pidfd.Close())
-	}
-	if err := s.pidfd.SetReadDeadline(deadline); err != nil {
-		return errors.Join(err, s.pidfd.Close())
-	}
-	s.wait()
-	return nil
-}
-
 // oldest returns the process of the cgroup that started first.
-func oldest(cgroup string) (int, error) {
-	b, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
+func oldest(dir string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {
 		return 0, err
 	}

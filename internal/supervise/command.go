@@ -3,10 +3,8 @@
 package supervise
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"syscall"
@@ -93,29 +91,4 @@ func asUser(u *User) string {
 		return ""
 	}
 	return " as " + u.Name
-}
-
-// killTimeout bounds the wait for killed processes to leave their cgroup.
-const killTimeout = 5 * time.Second
-
-// killRest kills what is in the cgroup and waits until it is empty: a process
-// that is being torn down still holds its port.
-//
-// It does so one by one. On Linux 6.18, and probably since the 6.14 that
-// counts the kills of a cgroup, every process that is cloned into a cgroup
-// (CLONE_INTO_CGROUP) after a write to its cgroup.kill is killed at birth.
-func (c *Command) killRest() error {
-	deadline := time.Now().Add(killTimeout)
-	for {
-		s, err := openOldest(c.Cgroup)
-		switch {
-		case err == nil:
-			err = s.kill(deadline)
-		case errors.Is(err, ErrEmpty), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENODEV):
-			return nil // or the cgroup itself was removed
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("kill the rest of %s: not within %v: %w", c.Name, killTimeout, err)
-		}
-	}
 }

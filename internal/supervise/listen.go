@@ -25,7 +25,7 @@ func (p *Process) WaitListening(ctx context.Context, addresses ...netip.AddrPort
 			if s.LastExit != "" {
 				return fmt.Errorf("start %s: it ended (%s) before it listened on %s%s", p.command.Name, s.LastExit, a, p.said())
 			}
-			listening, err := isListening(s.PID, a)
+			listening, err := IsListening(s.PID, a)
 			if err != nil {
 				return fmt.Errorf("start %s: %w", p.command.Name, err)
 			}
@@ -51,9 +51,10 @@ func (p *Process) said() string {
 	return "; it printed:\n    " + strings.Join(lines, "\n    ")
 }
 
-// isListening asks the kernel's table, in the network namespace of pid. To
+// IsListening reports whether anybody listens on an address, or on all addresses
+// and its port. It asks the kernel's table, in the network namespace of pid. To
 // connect instead would show the proxy a connection that means nothing.
-func isListening(pid int, a netip.AddrPort) (bool, error) {
+func IsListening(pid int, a netip.AddrPort) (bool, error) {
 	file := "tcp6"
 	if a.Addr().Is4() {
 		file = "tcp"

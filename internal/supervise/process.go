@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/waybill-net/waybill/internal/cgroup"
 )
 
 // State of a program, to be shown to people.
@@ -28,6 +30,7 @@ type Process struct {
 
 	mu       sync.Mutex
 	stopping bool
+	left     bool // what becomes of it is another's business
 	state    State
 	signal   func(syscall.Signal) error // to the running program
 }
@@ -78,7 +81,7 @@ func (p *Process) launch() (wait func() string, err error) {
 	p.running(cmd.Process.Pid, func(s syscall.Signal) error { return cmd.Process.Signal(s) })
 	return func() string {
 		cmd.Wait()
-		p.command.killRest() // if that fails, the next start fails for want of the port, and says so
+		p.killRest() // if that fails, the next start fails for want of the port, and says so
 		<-copied
 		return cmd.ProcessState.String()
 	}, nil
@@ -173,6 +176,28 @@ func (p *Process) pause(exit string, d time.Duration) bool {
 	}
 }
 
+// Leave lets the program run on without this process: another one adopts it,
+// or nobody.
+func (p *Process) Leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = true
+	if !p.stopping {
+		p.stopping = true
+		close(p.stop)
+	}
+}
+
+// killRest kills what a program that has ended has left in its cgroup.
+func (p *Process) killRest() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left {
+		return nil
+	}
+	return cgroup.Empty(p.command.Cgroup)
+}
+
 // State returns how the program fares.
 func (p *Process) State() State {
 	p.mu.Lock()
@@ -207,7 +232,7 @@ func (p *Process) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	if err := p.command.killRest(); err != nil {
+	if err := cgroup.Empty(p.command.Cgroup); err != nil {
 		return err
 	}
 	<-p.done

@@ -1,0 +1,309 @@
+package control_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/flow"
+	"github.com/waybill-net/waybill/internal/flowstore"
+)
+
+func TestClient(t *testing.T) {
+	b := newBackend(t)
+	socket, _ := serve(t, b)
+	c, ctx := control.Client{Socket: socket}, context.Background()
+
+	version, err := c.Version(ctx)
+	equal(t, "version", version, &control.Version{Version: "v0.3.0", API: 1}, err)
+
+	want, _ := b.Status(ctx)
+	got, err := c.Status(ctx)
+	equal(t, "status", got, want, err)
+
+	providers, err := c.Providers(ctx)
+	equal(t, "providers", providers, want.Providers, err)
+	if !providers[0].Up() || providers[1].Up() {
+		t.Error("adblock is up and dlp down")
+	}
+
+	wantPolicy, _ := b.Policy(ctx)
+	policy, err := c.Policy(ctx)
+	equal(t, "policy", policy, wantPolicy, err)
+
+	applied, err := c.ApplyPolicy(ctx, "p.yaml", []byte(goodPolicy))
+	if err != nil || applied.Generation != 5 || applied.Providers != 1 || len(applied.Warnings) == 0 || applied.Warnings[0].File != "p.yaml" {
+		t.Errorf("apply: got %+v, %v", applied, err)
+	}
+
+	explanation, err := c.Explain(ctx, control.ExplainRequest{Dst: connect(1, 0).Dst, Program: "/usr/bin/curl"})
+	if want := `{"asked":{"dst":"192.0.2.1:443","program":"/usr/bin/curl"},"provider":"adblock","verdict":"redirect"}`; string(explanation) != want || err != nil {
+		t.Errorf("explain: got %s, %v; want %s", explanation, err, want)
+	}
+
+	table, err := c.SQL(ctx, "SELECT 9223372036854775807 AS n, 'x' AS s, NULL AS none")
+	equal(t, "sql", table, &control.Table{
+		Columns: []string{"n", "s", "none"},
+		Rows:    [][]any{{json.Number("9223372036854775807"), "x", nil}},
+	}, err)
+}
+
+// goodPolicy has a provider that sees nothing, which is worth a warning.
+const goodPolicy = `version: 1
+providers:
+  - name: adblock
+    proxy: {listen: "127.0.0.1:7001", listen6: "[::1]:7001"}
+    processes: {unit: adblock.service}
+`
+
+func TestClientFlows(t *testing.T) {
+	b := newBackend(t)
+	socket, _ := serve(t, b)
+	c, ctx := control.Client{Socket: socket}, context.Background()
+	stored, err := b.Flow(ctx, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := c.Flow(ctx, 2)
+	if err != nil || asJSON(t, f) != asJSON(t, stored) {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	_, err = c.Flow(ctx, 77)
+	checkError(t, "no flow", err, 404, "000000000000004d: no such flow", "waybill flows")
+	for _, tt := range []struct {
+		name string
+		q    flowstore.Query
+		want []flow.ID
+	}{
+		{"all", flowstore.Query{}, []flow.ID{4, 3, 2, 1}},
+		{"newest", flowstore.Query{Limit: 1}, []flow.ID{4}},
+		{"since", flowstore.Query{Since: began.Add(3 * time.Second)}, []flow.ID{4, 3}},
+		{"until", flowstore.Query{Until: began.Add(2 * time.Second)}, []flow.ID{1}},
+		{"program", flowstore.Query{Program: "curl"}, []flow.ID{3, 2, 1}},
+		{"another program", flowstore.Query{Program: "wget"}, nil},
+		{"provider", flowstore.Query{Provider: "dlp"}, nil},
+	} {
+		flows, err := c.Flows(ctx, tt.q)
+		var got []flow.ID
+		for _, f := range flows {
+			got = append(got, f.ID)
+		}
+		equal(t, tt.name, got, tt.want, err)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	b := newBackend(t)
+	socket, _ := serve(t, b)
+	c := control.Client{Socket: socket}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	follower, err := c.Follow(ctx, flowstore.Query{Program: "curl", Provider: "adblock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer follower.Close()
+	other := changed(7, alice)
+	other.Process.Comm = "wget"
+	b.send(t, other)
+	b.send(t, changed(8, alice))
+	if f, err := follower.Next(); err != nil || asJSON(t, f) != asJSON(t, changed(8, alice)) {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	b.follow = errTooSlow
+	b.send(t, flow.Flow{})
+	_, err = follower.Next()
+	checkError(t, "end", err, 0, errTooSlow.Error(), "")
+
+	// Without a follower nobody waits.
+	another, err := c.Follow(ctx, flowstore.Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := another.Next(); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its end: got %v", err)
+	}
+}
+
+func TestRun(t *testing.T) {
+	b := newBackend(t)
+	socket, stop := serve(t, b)
+	c, ctx := control.Client{Socket: socket}, context.Background()
+	run, err := c.Run(ctx, control.RunRequest{Via: []string{"adblock", "dlp"}})
+	if err != nil || run.Cgroup != "/sys/fs/cgroup/waybill/run-1" || !reflect.DeepEqual(run.Via, []string{"adblock", "dlp"}) {
+		t.Fatalf("got %+v, %v", run, err)
+	}
+	peer := within(t, b.runs, "run")
+	if peer.PID != os.Getpid() || peer.UID != 0 {
+		t.Errorf("got %+v", peer)
+	}
+	select {
+	case <-b.ended:
+		t.Error("it ended while its connection was open")
+	default:
+	}
+	if err := run.Close(); err != nil {
+		t.Error(err)
+	}
+	within(t, b.ended, "end of the run")
+
+	// When the daemon ends, runs end in order.
+	run, err = c.Run(ctx, control.RunRequest{Via: []string{"dlp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := run.Wait(); err != nil {
+		t.Error(err)
+	}
+	within(t, b.ended, "end of the run")
+}
+
+func TestErrors(t *testing.T) {
+	b := newBackend(t)
+	socket, _ := serve(t, b)
+	c, ctx := control.Client{Socket: socket}, context.Background()
+
+	_, err := c.ApplyPolicy(ctx, "p.yaml", []byte("version: 2"))
+	e := checkError(t, "bad policy", err, 422, "the policy has problems: 1", "")
+	if len(e.Problems) != 1 || e.Problems[0].File != "p.yaml" || e.Problems[0].Hint == "" {
+		t.Errorf("bad policy: got %+v", e.Problems)
+	}
+	_, err = c.ApplyPolicy(ctx, "p.yaml", make([]byte, 16<<20+1))
+	checkError(t, "long policy", err, 413, "more than 16777216 bytes", "")
+	_, err = c.Explain(ctx, control.ExplainRequest{})
+	checkError(t, "explain nothing", err, 400, "no destination", `"dst"`)
+	_, err = c.Run(ctx, control.RunRequest{})
+	checkError(t, "run without a provider", err, 400, "no provider", "via")
+	_, err = c.Run(ctx, control.RunRequest{Via: []string{"dpl"}})
+	checkError(t, "unknown provider", err, 422, `no provider "dpl"`, `["adblock" "dlp"]`)
+	_, err = c.SQL(ctx, "DELETE FROM flows")
+	checkError(t, "sql that writes", err, 400, "only reading is allowed", "SELECT")
+	_, err = c.SQL(ctx, "SELECT colour FROM flows")
+	checkError(t, "bad sql", err, 400, "no such column", "docs/flows.md")
+	if _, err = c.Explain(ctx, control.ExplainRequest{Dst: connect(1, 0).Dst, User: "panic"}); err == nil {
+		t.Error("a panic is answered")
+	}
+	if _, err := c.Version(ctx); err != nil {
+		t.Errorf("after a panic: %v", err)
+	}
+
+	for _, tt := range []struct{ method, target, body, message string }{
+		{"GET", "/v1/flows?progam=curl", "", `progam=["curl"]`},
+		{"GET", "/v1/flows?limit=1&limit=2", "", `limit=["1" "2"]`},
+		{"GET", "/v1/flows?limit=0", "", `read limit "0"`},
+		{"GET", "/v1/flows?limit=100001", "", `read limit "100001"`},
+		{"GET", "/v1/flows?since=yesterday", "", `read since "yesterday"`},
+		{"GET", "/v1/flows?until=1", "", `read until "1"`},
+		{"GET", "/v1/flows?follow=perhaps", "", `read follow "perhaps"`},
+		{"GET", "/v1/flows?follow=1&limit=1", "", "begins now"},
+		{"GET", "/v1/flows/xyz", "", `flow id "xyz"`},
+		{"POST", "/v1/sql", `{"qeury": ""}`, `unknown field "qeury"`},
+		{"POST", "/v1/sql", `{} {}`, "more behind"},
+		{"POST", "/v1/run", `via`, "read body"},
+		{"DELETE", "/v1/policy", "", "there is no DELETE /v1/policy"},
+	} {
+		status, body := rootUser.curl(t, socket, "-X", tt.method, "-d", tt.body, "http://waybill"+tt.target)
+		var e control.Error
+		if err := json.Unmarshal([]byte(body), &e); err != nil || status[0] != '4' || !strings.Contains(e.Message, tt.message) || e.Hint == "" {
+			t.Errorf("%s %s: got %s %s", tt.method, tt.target, status, body)
+		}
+	}
+}
+
+func TestNoDaemon(t *testing.T) {
+	ctx := context.Background()
+	missing := control.Client{Socket: filepath.Join(t.TempDir(), "none.sock")}
+	_, err := missing.Status(ctx)
+	checkError(t, "no socket", err, 0, missing.Socket, "systemctl start waybill")
+	if !errors.Is(err, control.ErrNoDaemon) {
+		t.Errorf("got %v", err)
+	}
+	left := control.Client{Socket: filepath.Join(t.TempDir(), "left.sock")}
+	leave(t, left.Socket)
+	if _, err = left.Follow(ctx, flowstore.Query{}); !errors.Is(err, control.ErrNoDaemon) {
+		t.Errorf("a socket that was left behind: got %v", err)
+	}
+}
+
+// TestStrangeServer: what is not a daemon gets an error, not a wrong answer.
+func TestStrangeServer(t *testing.T) {
+	for text, want := range map[string]string{
+		"HTTP/1.1 200 OK\r\n\r\n{":                              "read answer to GET /v1/version",
+		"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno": "404 Not Found",
+		"HTTP/1.1 500 Oops\r\n\r\n{}":                           "500 Oops",
+		"SSH-2.0\r\n":                                           "ask daemon at ",
+	} {
+		socket := filepath.Join(t.TempDir(), "s")
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				c.Read(make([]byte, 1000))
+				io.WriteString(c, text)
+				c.Close()
+			}
+		}()
+		if _, err := (control.Client{Socket: socket}).Version(context.Background()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v", text, err)
+		}
+		l.Close()
+	}
+}
+
+// leave makes a socket that nobody listens on.
+func leave(t *testing.T, socket string) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func equal(t *testing.T, what string, got, want any, err error) {
+	t.Helper()
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: got %+v, %v\nwant %+v", what, got, err, want)
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func checkError(t *testing.T, what string, err error, status int, message, hint string) *control.Error {
+	t.Helper()
+	var e *control.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%s: got %v", what, err)
+	}
+	if e.Status != status || !strings.Contains(e.Message, message) || !strings.Contains(e.Hint, hint) || (hint == "") != (e.Hint == "") {
+		t.Errorf("%s: got %d %q, hint %q; want %d %q, hint %q", what, e.Status, e.Message, e.Hint, status, message, hint)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		t.Errorf("%s: it has nothing to do with permissions: %v", what, err)
+	}
+	return e
+}

@@ -1,0 +1,170 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"os"
+
+	"github.com/waybill-net/waybill/internal/cgroup"
+	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/engine"
+	"github.com/waybill-net/waybill/internal/flow"
+	"github.com/waybill-net/waybill/internal/flowstore"
+	"github.com/waybill-net/waybill/internal/policy"
+	"github.com/waybill-net/waybill/internal/supervise"
+)
+
+// Backend is the daemon as its API sees it.
+type Backend struct{ *Daemon }
+
+var _ control.Backend = Backend{}
+
+// Status implements [control.Backend].
+func (b Backend) Status(context.Context) (*control.Status, error) {
+	counters, err := b.engine.Counters()
+	if err != nil {
+		return nil, err
+	}
+	inFlight, err := b.engine.InFlight()
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	providers, err := b.providers()
+	if err != nil {
+		return nil, err
+	}
+	s := &control.Status{
+		Version: b.opts.Version, PID: os.Getpid(), Started: b.started,
+		Scope: b.opts.Scope, State: b.opts.State, Adopted: b.engine.Adopted(),
+		Policy: b.policyStatus(), Providers: providers,
+		Counters: counters, InFlight: inFlight, Runs: len(b.runs),
+		Unmatched: b.engine.Unmatched(),
+	}
+	for _, w := range b.applied.warnings() {
+		s.Warnings = append(s.Warnings, w.String())
+	}
+	return s, nil
+}
+
+// The caller holds b.mu.
+func (b Backend) policyStatus() control.PolicyStatus {
+	s := control.PolicyStatus{
+		Name: b.applied.Name, Generation: b.engine.Generation(), Applied: b.applied.Time, Mode: control.Enforce,
+	}
+	if b.applied.file != nil {
+		s.Filters = len(b.applied.file.Policy.Filters)
+		s.Mode = modeOf(b.applied.file.Policy.Shadow)
+	}
+	return s
+}
+
+func modeOf(shadow bool) control.Mode {
+	if shadow {
+		return control.Shadow
+	}
+	return control.Enforce
+}
+
+// providers describes the providers in their order. The caller holds b.mu.
+func (b Backend) providers() ([]control.Provider, error) {
+	counters, err := b.engine.ProviderCounters()
+	if err != nil {
+		return nil, err
+	}
+	providers := []control.Provider{}
+	for _, p := range policy.InOrder(b.applied.effective.Providers) {
+		described, err := b.describe(p, counters[p.Name])
+		if err != nil {
+			return nil, err
+		}
+		providers = append(providers, described)
+	}
+	return providers, nil
+}
+
+func (b Backend) describe(p policy.Provider, c engine.ProviderCounters) (control.Provider, error) {
+	pids, err := cgroup.Processes(p.Cgroup)
+	if err != nil {
+		return control.Provider{}, err
+	}
+	d := control.Provider{
+		Name: p.Name, Weight: p.Weight, OnDown: p.OnDown.String(), OpenTo: p.OpenTo,
+		Mode:      modeOf(p.Shadow || b.applied.effective.Shadow),
+		Processes: control.Processes{Unit: p.Unit, Exec: p.Exec, User: p.User, Cgroup: p.Cgroup, PIDs: pids},
+		Counters:  control.ProviderCounters(c),
+	}
+	for _, a := range p.Addresses() {
+		listening := false
+		if len(pids) > 0 {
+			if listening, err = supervise.IsListening(pids[0], a); err != nil {
+				return d, err
+			}
+		}
+		d.Addresses = append(d.Addresses, control.Address{Address: a, Listening: listening})
+	}
+	if started := b.proxies[p.Name]; started != nil {
+		s := started.process.State()
+		d.Proxy = &control.Proxy{Running: s.Running, PID: s.PID, Since: s.Since, Restarts: s.Restarts, LastExit: s.LastExit}
+	}
+	d.Problem = problemOf(&d)
+	return d, nil
+}
+
+// problemOf says why connections can not be redirected to a provider.
+func problemOf(p *control.Provider) string {
+	switch {
+	case p.Proxy != nil && !p.Proxy.Running:
+		return "its proxy ended (" + p.Proxy.LastExit + ") and is going to be started again"
+	case len(p.Processes.PIDs) == 0:
+		return "no process runs in its cgroup " + p.Processes.Cgroup
+	}
+	for _, a := range p.Addresses {
+		if !a.Listening {
+			return "nothing listens on " + a.Address.String()
+		}
+	}
+	return ""
+}
+
+// Policy implements [control.Backend].
+func (b Backend) Policy(context.Context) (*control.Policy, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &control.Policy{PolicyStatus: b.policyStatus(), YAML: string(b.applied.Text)}, nil
+}
+
+// ApplyPolicy implements [control.Backend].
+func (b Backend) ApplyPolicy(_ context.Context, name string, yaml []byte) (*control.Applied, error) {
+	file, err := b.Daemon.ApplyPolicy(name, yaml)
+	if err != nil {
+		return nil, err
+	}
+	return &control.Applied{
+		Generation: b.engine.Generation(),
+		Providers:  len(file.Policy.Providers),
+		Filters:    len(file.Policy.Filters),
+		Warnings:   file.Warnings,
+	}, nil
+}
+
+// Explain implements [control.Backend].
+func (b Backend) Explain(_ context.Context, r control.ExplainRequest) (any, error) {
+	return nil, &control.Error{Status: http.StatusNotImplemented, Message: "not implemented"}
+}
+
+// Flows implements [control.Backend].
+func (b Backend) Flows(ctx context.Context, q flowstore.Query) ([]flow.Flow, error) {
+	return b.store.Load().Flows(ctx, q)
+}
+
+// Flow implements [control.Backend].
+func (b Backend) Flow(ctx context.Context, id flow.ID) (*flow.Flow, error) {
+	return b.store.Load().Flow(ctx, id)
+}
+
+// SQL implements [control.Backend].
+func (b Backend) SQL(ctx context.Context, query string) ([]string, [][]any, error) {
+	return b.store.Load().SQL(ctx, query)
+}

@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/waybill-net/waybill/internal/engine"
+	"github.com/waybill-net/waybill/internal/flow"
+	"github.com/waybill-net/waybill/internal/flowstore"
+)
+
+const (
+	// Events are written down together: a transaction costs more than they do.
+	batchTime = 20 * time.Millisecond
+	batchSize = 1000
+)
+
+// record writes down what the kernel reports, until ctx ends.
+func (d *Daemon) record(ctx context.Context) error {
+	events, err := d.engine.Events()
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	stop := context.AfterFunc(ctx, func() { events.Close() })
+	defer stop()
+	for {
+		batch, err := readBatch(events)
+		if len(batch) > 0 {
+			d.write(batch)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("read events: %w", err)
+		}
+	}
+}
+
+// readBatch waits for an event, and then a moment for others.
+func readBatch(events *engine.Events) ([]flow.Event, error) {
+	events.SetDeadline(time.Time{})
+	event, err := events.Read()
+	if err != nil {
+		return nil, err
+	}
+	batch := []flow.Event{event}
+	events.SetDeadline(time.Now().Add(batchTime))
+	for len(batch) < batchSize {
+		event, err := events.Read()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return batch, nil
+		}
+		if err != nil {
+			return batch, err
+		}
+		batch = append(batch, event)
+	}
+	return batch, nil
+}
+
+// write keeps a batch. What can not be kept is lost, and said so: the data
+// path waits for nobody's disk.
+func (d *Daemon) write(batch []flow.Event) {
+	ctx := context.Background() // a batch that was read is written
+	err := d.store.Load().Add(ctx, batch)
+	if flowstore.IsCorrupt(err) {
+		err = errors.Join(err, d.renewStore())
+	}
+	if err != nil {
+		d.log.Error("events were not written down", "events", len(batch), "error", err)
+		return
+	}
+	if !d.feed.isFollowed() {
+		return
+	}
+	seen := make(map[flow.ID]bool)
+	for _, event := range batch {
+		if seen[event.Flow] {
+			continue
+		}
+		seen[event.Flow] = true
+		if f, err := d.store.Load().Flow(ctx, event.Flow); err == nil {
+			d.feed.publish(*f)
+		}
+	}
+}
+
+// renewStore moves a file that has become unreadable aside, and begins anew.
+// Who reads the old one meanwhile gets an error.
+func (d *Daemon) renewStore() error {
+	err := d.store.Load().Close()
+	next, openErr := d.openStore()
+	if openErr == nil {
+		d.store.Store(next)
+	}
+	return errors.Join(err, openErr)
+}

@@ -1,0 +1,116 @@
+package watch_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/waybill-net/waybill/internal/cgroup"
+	"github.com/waybill-net/waybill/internal/watch"
+)
+
+// start runs a watcher and returns a channel that hears at every look which
+// inode is at the path; 0: none.
+func start(t *testing.T, path string) <-chan uint64 {
+	t.Helper()
+	w, err := watch.New(func() []string { return []string{path} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	looks := make(chan uint64, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.Run(ctx, func() { looks <- inode(path) })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	<-looks // it watches now
+	return looks
+}
+
+func inode(path string) uint64 {
+	var st syscall.Stat_t
+	if syscall.Stat(path, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// expect waits until a look has seen what is at the path now.
+func expect(t *testing.T, looks <-chan uint64, path, what string) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for want := inode(path); ; {
+		select {
+		case got := <-looks:
+			if got == want {
+				return
+			}
+		case <-timeout:
+			t.Fatalf("%s was not noticed", what)
+		}
+	}
+}
+
+func TestProgramIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "real", "program"), filepath.Join(dir, "link")
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path)
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	looks := start(t, link)
+	// As a package manager does it.
+	write(t, path+".new")
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, looks, link, "the replacement of what a link leads to")
+}
+
+func write(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPathAppears(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a", "b")
+	looks := start(t, path)
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, looks, path, "the directory above")
+	write(t, path)
+	expect(t, looks, path, "the path")
+}
+
+// TestCgroupRestarts: cgroups are directories of a file system of their own.
+func TestCgroupRestarts(t *testing.T) {
+	temp, err := cgroup.CreateTemporary("waybill-test-watch-" + filepath.Base(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer temp.Close()
+	unit := filepath.Join(temp.Dir, "unit.service")
+	looks := start(t, unit)
+	for _, step := range []func() error{
+		func() error { return os.Mkdir(unit, 0o755) },
+		func() error { return os.Remove(unit) },
+		func() error { return os.Mkdir(unit, 0o755) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, looks, unit, "the cgroup")
+	}
+}
