@@ -7,6 +7,7 @@
 # make load      200,000 connections through a chain of three, then with its proxies killed; as root
 # make kernels   the data path on other kernels, under qemu; as root
 # make build     the binary, in bin/
+# make install   binary, unit, manual pages, completions; DESTDIR, PREFIX, RELEASE
 
 CLANG_VERSION := 19
 PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VERSION) \
@@ -23,7 +24,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: demo test race lint generate kernels bench load build build-all setup check-generated
+.PHONY: install demo test race lint generate kernels bench load build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
@@ -46,7 +47,22 @@ bench: build
 	go run ./bench
 
 build:
-	go build -o bin/waybill ./cmd/waybill
+	go build $(if $(RELEASE),-ldflags "-X main.release=$(RELEASE)") -o bin/waybill ./cmd/waybill
+
+# For packages: make install DESTDIR=… PREFIX=/usr RELEASE=1.2.3
+PREFIX ?= /usr
+install: build
+	install -D -m 755 bin/waybill $(DESTDIR)$(PREFIX)/bin/waybill
+	install -D -m 644 packaging/waybill.service $(DESTDIR)$(PREFIX)/lib/systemd/system/waybill.service
+	install -D -m 644 packaging/waybill.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/waybill.conf
+	install -D -m 644 packaging/policy.yaml $(DESTDIR)/etc/waybill/policy.yaml
+	install -D -m 644 internal/policyfile/schema.json $(DESTDIR)$(PREFIX)/share/waybill/policy.schema.json
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/waybill man $(DESTDIR)$(PREFIX)/share/man/man8
+	bin/waybill completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/waybill
+	bin/waybill completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_waybill
+	bin/waybill completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/waybill.fish
 
 build-all:
 	GOARCH=amd64 go build -o /dev/null ./cmd/waybill

@@ -23,8 +23,8 @@ import (
 
 func newDaemon() *cobra.Command {
 	var (
-		opts    daemon.Options
-		metrics string
+		opts daemon.Options
+		api  apiFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "daemon",
@@ -42,17 +42,21 @@ everything away. SIGHUP reads the policy file again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Version = version()
-			return runDaemon(cmd.Context(), opts, metrics, cmd.ErrOrStderr())
+			return runDaemon(cmd.Context(), opts, api, cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&opts.Policy, "policy", daemon.DefaultPolicy, "policy file; it need not exist")
-	f.StringVar(&metrics, "metrics", "", "also serve /metrics on this loopback `address`, such as 127.0.0.1:9464")
+	f.StringVar(&api.metrics, "metrics", "", "also serve /metrics on this loopback `address`, such as 127.0.0.1:9464")
+	f.StringVar(&api.group, "group", "waybill", "members of this `group` may run programs through providers that are open to them")
 	f.BoolVar(&opts.Replace, "replace", false, "end the state of a version that can not be adopted, and begin anew")
 	addPlaceFlags(cmd, &opts)
 	f.StringVar(&opts.DataDir, "data-dir", daemon.DefaultDataDir, "`directory` for the recorded flows")
 	return cmd
 }
+
+// apiFlags say whom the daemon answers.
+type apiFlags struct{ metrics, group string }
 
 // addPlaceFlags adds the flags that say where a daemon is at work.
 func addPlaceFlags(cmd *cobra.Command, opts *daemon.Options) {
@@ -63,14 +67,14 @@ func addPlaceFlags(cmd *cobra.Command, opts *daemon.Options) {
 	f.StringVar(&opts.Cgroup, "cgroup", "", "`directory` of the cgroup for what the daemon starts (default: the unit's, or SCOPE/waybill)")
 }
 
-func runDaemon(ctx context.Context, opts daemon.Options, metrics string, stderr io.Writer) error {
+func runDaemon(ctx context.Context, opts daemon.Options, api apiFlags, stderr io.Writer) error {
 	opts.Log = newLog(stderr)
 	d, err := daemon.Open(opts)
 	if err != nil {
 		return explainDaemon(err, opts)
 	}
 	defer d.Close()
-	server := &control.Server{Backend: daemon.Backend{Daemon: d}, Version: opts.Version}
+	server := &control.Server{Backend: daemon.Backend{Daemon: d}, Version: opts.Version, Group: api.group}
 	l, err := server.Listen(filepath.Join(opts.RunDir, filepath.Base(control.DefaultSocket)))
 	if err != nil {
 		return err
@@ -80,8 +84,8 @@ func runDaemon(ctx context.Context, opts daemon.Options, metrics string, stderr 
 	go reloadOnHangup(ctx, d, opts.Log)
 	var serving sync.WaitGroup
 	serving.Go(func() { logError(opts.Log, "serving the API", server.Serve(ctx, l)) })
-	if metrics != "" {
-		l, err := control.ListenMetrics(metrics)
+	if api.metrics != "" {
+		l, err := control.ListenMetrics(api.metrics)
 		if err != nil {
 			return err
 		}

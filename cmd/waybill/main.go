@@ -53,7 +53,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newDaemon(), newDoctor(), newOff(), newPolicy(), newRun(), newInspectProxy(), newSOCKSServer(), newVersion())
+	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newDaemon(), newDoctor(), newMan(), newOff(), newPolicy(), newRun(), newInspectProxy(), newSOCKSServer(), newVersion())
 	return root
 }
 
