@@ -115,7 +115,7 @@ func (h *daemonHost) flags() []string {
 type daemonProcess struct{ cmd *exec.Cmd }
 
 // start starts a daemon and waits until it says that it is ready.
-func (h *daemonHost) start(binary string) *daemonProcess {
+func (h *daemonHost) start(binary string, flags ...string) *daemonProcess {
 	h.t.Helper()
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(h.t.TempDir(), "notify")})
 	if err != nil {
@@ -123,7 +123,7 @@ func (h *daemonHost) start(binary string) *daemonProcess {
 	}
 	defer notify.Close()
 	args := append(h.flags(), "--policy", h.policyPath(), "--data-dir", filepath.Join(h.dir, "data"))
-	cmd := h.Command("daemon", binary, append([]string{"daemon"}, args...)...)
+	cmd := h.Command("daemon", binary, append(append([]string{"daemon"}, args...), flags...)...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
 	cmd.ExtraFiles = []*os.File{h.StateFile()}
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String())

@@ -19,7 +19,7 @@ func (r *reader) warnProviders(d document) {
 	}
 	of := make(map[int32]string) // the last provider of a weight
 	for _, p := range d.providers {
-		if !redirects[p.Name] {
+		if !redirects[p.Name] && len(p.OpenTo) == 0 {
 			r.warning(p.at("name"), "add a filter with action: redirect, or leave the provider out",
 				"provider %q has no filter that redirects: its proxy sees nothing", p.Name)
 		}
