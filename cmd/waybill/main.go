@@ -53,7 +53,11 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newDemo(), newDemoProxy(), newDemoClient(), newDaemon(), newDoctor(), newMan(), newOff(), newPolicy(), newRun(), newInspectProxy(), newSOCKSServer(), newVersion())
+	root.AddCommand(
+		newRun(), newDaemon(), newStatus(), newProviders(), newPolicy(), newFlows(), newTrace(), newDoctor(), newOff(),
+		newDemo(), newVersion(),
+		newDemoClient(), newDemoProxy(), newInspectProxy(), newMan(), newSOCKSServer(),
+	)
 	return root
 }
 

@@ -5,8 +5,8 @@ import "github.com/spf13/cobra"
 func newPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Check policy files",
+		Short: "Check policies and put them in force",
 	}
-	cmd.AddCommand(newPolicyCheck(), newPolicySchema())
+	cmd.AddCommand(newPolicyApply(), newPolicyCheck(), newPolicySchema(), newPolicyShow())
 	return cmd
 }

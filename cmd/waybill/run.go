@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -140,7 +139,7 @@ func runCommand(cmd *cobra.Command, f runFlags, args []string) error {
 	case errors.As(err, &missing):
 		return &exitStatus{statusOwnFailure, &hintError{err, missing.Hint()}}
 	case err != nil:
-		return &exitStatus{statusOwnFailure, explain(err)}
+		return &exitStatus{statusOwnFailure, explain(hinted(err))}
 	case status != 0:
 		return &exitStatus{code: status}
 	}
@@ -154,18 +153,26 @@ func (f *runFlags) needsDaemon() bool {
 	if f.policy != "" {
 		return false
 	}
-	isPreset := func(name string) bool {
-		_, err := preset.Lookup(name)
-		return err == nil
+	return f.lookUpPresets() != nil || os.Geteuid() != 0
+}
+
+// lookUpPresets returns an error for the first name that is none.
+func (f *runFlags) lookUpPresets() error {
+	for _, name := range f.via {
+		if _, err := preset.Lookup(name); err != nil {
+			return err
+		}
 	}
-	known := !slices.ContainsFunc(f.via, func(name string) bool { return !isPreset(name) })
-	return !known || os.Geteuid() != 0
+	return nil
 }
 
 // enter asks the daemon to redirect the connections of this process and of
 // those that it starts.
 func (f *runFlags) enter(ctx context.Context) (leave func() error, err error) {
 	run, err := control.Client{Socket: f.socket}.Run(ctx, control.RunRequest{Via: f.via})
+	if unknown := f.lookUpPresets(); errors.Is(err, control.ErrNoDaemon) && unknown != nil {
+		return nil, unknown // nobody meant a daemon
+	}
 	if err != nil {
 		return nil, fmt.Errorf("run behind %s: %w", strings.Join(f.via, ", "), err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/control/controltest"
 	"github.com/waybill-net/waybill/internal/flow"
 )
 
@@ -22,10 +23,10 @@ type person struct {
 
 var (
 	rootUser  = person{"root", 0, 0, nil}
-	aMember   = person{"a member", alice, alice, []uint32{testGID}}
-	byGID     = person{"a member by his own group", alice, testGID, nil}
-	openTo    = person{"a member to whom adblock is open", alice, alice, []uint32{7, testGID, openGID}}
-	aStranger = person{"a stranger", alice, alice, []uint32{openGID}}
+	aMember   = person{"a member", controltest.Alice, controltest.Alice, []uint32{controltest.GID}}
+	byGID     = person{"a member by his own group", controltest.Alice, controltest.GID, nil}
+	openTo    = person{"a member to whom adblock is open", controltest.Alice, controltest.Alice, []uint32{7, controltest.GID, controltest.OpenGID}}
+	aStranger = person{"a stranger", controltest.Alice, controltest.Alice, []uint32{controltest.OpenGID}}
 	nobody    = person{"nobody", 65534, 65534, nil}
 )
 
@@ -41,7 +42,7 @@ func (p person) curl(t *testing.T, socket string, args ...string) (status, body 
 }
 
 func TestAccess(t *testing.T) {
-	socket, _ := serve(t, newBackend(t))
+	socket, _ := controltest.Serve(t, controltest.New(t))
 	// Strangers can not connect at all; the server does not rely on that.
 	if err := os.Chmod(socket, 0o666); err != nil {
 		t.Fatal(err)
@@ -104,7 +105,7 @@ func TestAccess(t *testing.T) {
 
 // TestSocketMode: strangers can not even connect.
 func TestSocketMode(t *testing.T) {
-	socket, _ := serve(t, newBackend(t))
+	socket, _ := controltest.Serve(t, controltest.New(t))
 	if status, _ := aMember.curl(t, socket, "http://waybill/v1/version"); status != "200" {
 		t.Errorf("a member: got %s", status)
 	}
@@ -114,8 +115,8 @@ func TestSocketMode(t *testing.T) {
 }
 
 func TestOwnFlowsOnly(t *testing.T) {
-	b := newBackend(t)
-	socket, _ := serve(t, b)
+	b := controltest.New(t)
+	socket, _ := controltest.Serve(t, b)
 	for _, query := range []string{"", "?limit=1", "?provider=adblock&program=curl&since=2026-01-01T00:00:00Z"} {
 		_, body := aMember.curl(t, socket, "http://waybill/v1/flows"+query)
 		if n := strings.Count(body, `"outcome"`); n != 1 || !strings.Contains(body, flow.ID(2).String()) {
@@ -135,22 +136,22 @@ func TestOwnFlowsOnly(t *testing.T) {
 }
 
 func TestFollowsOwnFlowsOnly(t *testing.T) {
-	b := newBackend(t)
-	socket, _ := serve(t, b)
-	b.follow = &control.Error{Message: "enough"}
+	b := controltest.New(t)
+	socket, _ := controltest.Serve(t, b)
+	b.FollowError = &control.Error{Message: "enough"}
 	got := make(chan string, 1)
 	go func() {
 		_, body := aMember.curl(t, socket, "http://waybill/v1/flows?follow=1")
 		got <- body
 	}()
-	for id, uid := range []uint32{0, 0, alice + 1, alice, 0} {
-		b.send(t, changed(flow.ID(id+1), uid))
+	for id, uid := range []uint32{0, 0, controltest.Alice + 1, controltest.Alice, 0} {
+		send(t, b, controltest.Changed(flow.ID(id+1), uid))
 	}
-	unknown := changed(9, alice)
+	unknown := controltest.Changed(9, controltest.Alice)
 	unknown.Process = flow.Process{}
-	b.send(t, unknown)
-	b.send(t, flow.Flow{})
-	body := within(t, got, "end of the stream")
+	send(t, b, unknown)
+	send(t, b, flow.Flow{})
+	body := controltest.Within(t, got, "end of the stream")
 	want := fmt.Sprintf(`{"id":"%s",`, flow.ID(4))
 	if lines := strings.Split(body, "\n"); len(lines) != 3 || !strings.HasPrefix(lines[0], want) || lines[1] != `{"error":"enough"}` {
 		t.Errorf("got %s", body)
@@ -158,12 +159,12 @@ func TestFollowsOwnFlowsOnly(t *testing.T) {
 }
 
 // send gives a change to a follower.
-func (b *backend) send(t *testing.T, f flow.Flow) {
+func send(t *testing.T, b *controltest.Backend, f flow.Flow) {
 	t.Helper()
 	sent := make(chan bool, 1)
 	go func() {
-		b.changes <- f
+		b.Changes <- f
 		sent <- true
 	}()
-	within(t, sent, "follower")
+	controltest.Within(t, sent, "follower")
 }

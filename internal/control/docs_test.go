@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/control/controltest"
 	"github.com/waybill-net/waybill/internal/flow"
 )
 
@@ -31,11 +32,11 @@ func TestDocument(t *testing.T) {
 			t.Errorf("%s is not in docs/api.md", request)
 		}
 	}
-	b := newBackend(t)
-	socket, _ := serve(t, b)
+	b := controltest.New(t)
+	socket, _ := controltest.Serve(t, b)
 	done := make(chan struct{})
 	defer close(done)
-	go b.change(done)
+	go change(b, done)
 	for _, example := range examples {
 		command := strings.ReplaceAll(example[1], control.DefaultSocket, socket)
 		got, err := exec.Command("sh", "-c", command).Output()
@@ -54,10 +55,10 @@ func sameJSON(a, b string) bool {
 }
 
 // change makes changes for followers without end.
-func (b *backend) change(done chan struct{}) {
+func change(b *controltest.Backend, done chan struct{}) {
 	for {
 		select {
-		case b.changes <- changed(flow.ID(8), alice):
+		case b.Changes <- controltest.Changed(flow.ID(8), controltest.Alice):
 		case <-done:
 			return
 		}

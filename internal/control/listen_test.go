@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/control/controltest"
 	"github.com/waybill-net/waybill/internal/flowstore"
 )
 
@@ -28,7 +29,7 @@ func TestListen(t *testing.T) {
 		mode  fs.FileMode
 		gid   uint32
 	}{
-		{testGroup, 0o660, testGID},
+		{controltest.Group, 0o660, controltest.GID},
 		{"no-such-group", 0o600, 0},
 	} {
 		s := &control.Server{Group: tt.group}
@@ -56,7 +57,7 @@ func TestListen(t *testing.T) {
 }
 
 func TestListenReplaces(t *testing.T) {
-	s := &control.Server{Group: testGroup}
+	s := &control.Server{Group: controltest.Group}
 	path := filepath.Join(t.TempDir(), "waybill.sock")
 	leave(t, path)
 	leave(t, path+".new") // by a daemon that was killed
@@ -91,7 +92,7 @@ func TestListenReplaces(t *testing.T) {
 
 // TestManyConnections: one user can not keep others out, and gets an answer.
 func TestManyConnections(t *testing.T) {
-	socket, _ := serve(t, newBackend(t))
+	socket, _ := controltest.Serve(t, controltest.New(t))
 	holder := exec.Command("/usr/bin/python3", "-c", fmt.Sprintf(`
 import socket, sys, time
 held = []
@@ -113,7 +114,7 @@ while status != "200" and time.monotonic() < end:
 print(status, flush=True)
 sys.stdin.read()
 `, socket, socket))
-	holder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: alice, Gid: testGID}}
+	holder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: controltest.Alice, Gid: controltest.GID}}
 	stdin, err := holder.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -199,8 +200,8 @@ else:
 
 // TestStop: neither idle connections nor streams keep the daemon from ending.
 func TestStop(t *testing.T) {
-	b := newBackend(t)
-	socket, stop := serve(t, b)
+	b := controltest.New(t)
+	socket, stop := controltest.Serve(t, b)
 	idle, err := net.Dial("unix", socket)
 	if err != nil {
 		t.Fatal(err)

@@ -11,24 +11,25 @@ import (
 	"testing"
 
 	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/control/controltest"
 )
 
 // counting is a daemon whose kernel programs count other things.
 type counting struct {
-	*backend
+	*controltest.Backend
 	counters map[string]uint64
 	err      error
 }
 
 func (c *counting) Status(ctx context.Context) (*control.Status, error) {
-	s, _ := c.backend.Status(ctx)
+	s, _ := c.Backend.Status(ctx)
 	s.Counters = c.counters
 	return s, c.err
 }
 
 // TestMetricsOnLoopback: the port has the metrics and nothing else.
 func TestMetricsOnLoopback(t *testing.T) {
-	address := serveMetrics(t, newBackend(t))
+	address := serveMetrics(t, controltest.New(t))
 	status, text := fetch(t, "http://"+address+"/metrics")
 	if status != 200 || !strings.Contains(text, `waybill_build_info{go="go1.`) || !strings.Contains(text, `version="v0.3.0"} 1`) {
 		t.Errorf("got %d %s", status, text)
@@ -70,7 +71,7 @@ func TestEveryCounter(t *testing.T) {
 	if len(counters) < 20 {
 		t.Fatalf("%d counters in bpf/abi.h", len(counters))
 	}
-	c := &counting{newBackend(t), counters, nil}
+	c := &counting{controltest.New(t), counters, nil}
 	_, text := fetch(t, "http://"+serveMetrics(t, c)+"/metrics")
 	if strings.Contains(text, "waybill_other_total") {
 		t.Error(text)
@@ -100,7 +101,7 @@ func serveMetrics(t *testing.T, b control.Backend) (address string) {
 	go func() { ended <- (&control.Server{Backend: b}).ServeMetrics(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := within(t, ended, "end of the server"); err != nil {
+		if err := controltest.Within(t, ended, "end of the server"); err != nil {
 			t.Error(err)
 		}
 	})

@@ -137,21 +137,24 @@ func readQuery(values url.Values, now time.Time) (q flowstore.Query, err error) 
 	return q, nil
 }
 
-// readTime reads a time, or a duration before now. It is the zero time if
-// there is none.
 func readTime(values url.Values, name string, now time.Time) (time.Time, error) {
 	text := values.Get(name)
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if ago, err := time.ParseDuration(text); err == nil {
-		return now.Add(-ago), nil
-	}
-	t, err := time.Parse(time.RFC3339, text)
+	t, err := ParseTime(text, now)
 	if err != nil {
 		return t, badRequest("write how long ago, as 90m, or a time, as 2026-08-02T18:41:58Z", "read %s %q", name, text)
 	}
 	return t, nil
+}
+
+// ParseTime reads a time, or how long before now it is: "90m".
+func ParseTime(text string, now time.Time) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil {
+		return now.Add(-ago), nil
+	}
+	return time.Parse(time.RFC3339, text)
 }
 
 func readBool(values url.Values, name string) (bool, error) {

@@ -3,8 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"time"
@@ -45,7 +43,6 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withPeer,
-		ErrorLog:          log.New(io.Discard, "", 0), // about clients that break off
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
