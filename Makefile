@@ -34,8 +34,8 @@ test: setup
 
 # The race detector needs cgo. The engine's tests are mostly other processes.
 race: setup
-	CGO_ENABLED=1 go test -race -count=1 . ./internal/proxy ./internal/policy ./cmd/waybill
-	CGO_ENABLED=1 go test -race -count=1 -run 'Apply|Flows|Close|Reused' ./internal/engine
+	CGO_ENABLED=1 go test -race -count=1 . $(addprefix ./internal/,control daemon policy proxy supervise watch)
+	CGO_ENABLED=1 go test -race -count=1 -run 'Apply|Events|Flows|Close|Reused|State' ./internal/engine
 
 load: setup
 	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000
