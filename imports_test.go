@@ -36,6 +36,9 @@ func TestImports(t *testing.T) {
 		{"/internal/origin", []string{
 			module + "/internal/flow", module + "/internal/cgroup", "github.com/hashicorp/golang-lru/v2", "golang.org/x/sys",
 		}, "who a process is can be found without the kernel side"},
+		{"/internal/explain", []string{
+			module + "/internal/policy", module + "/internal/identity", module + "/internal/cgroup", "golang.org/x/sys",
+		}, "a policy can be explained without the kernel side"},
 		{"/internal/doctor", []string{
 			module + "/internal/engine", module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
 			"github.com/cilium/ebpf", // by the engine

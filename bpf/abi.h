@@ -261,7 +261,7 @@ struct wb_decision {
 	__u32 state;    /* enum waybill_state, for the provider */
 	__u64 bypassed; /* wanted it and are down */
 	__u64 shadowed; /* would have had, or have blocked, it: they are in shadow mode */
-	__u64 excluded; /* have a filter that matches but for the state */
+	__u64 excluded; /* have filters that match but for the state, and none that matches */
 };
 
 /* Every outcome is counted, per CPU. The comment is the text that people read. */

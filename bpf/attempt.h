@@ -71,10 +71,12 @@ __noinline int wb_report_outcome(const struct wb_policy *policy, const struct wb
 				 const struct wb_decision *d, const struct wb_records *records, __u64 netns_cookie)
 {
 	struct wb_outcome *o;
+	__u64 skipped;
 
 	if (!policy || !query || !d)
 		return 0;
-	if (d->verdict == WB_PASS && !records && query->self < 0 && !(d->bypassed | d->shadowed))
+	skipped = d->bypassed | d->shadowed | (query->self >= 0 ? d->excluded : 0);
+	if (d->verdict == WB_PASS && !records && !skipped)
 		return 0;
 	o = bpf_ringbuf_reserve(&events, sizeof(*o), 0);
 	if (!o) {

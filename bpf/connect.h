@@ -157,6 +157,8 @@ static __always_inline bool wb_is_forbidden(struct wb_attempt *a)
 
 	if (a->policy->end[WB_LAYER_AUTHORIZE] == a->policy->end[WB_LAYER_REDIRECT])
 		return false;
+	if (!a->query.n_hops)
+		a->query.self = wb_current_provider(a->policy); /* the state depends on it */
 	a->query.layer = WB_LAYER_AUTHORIZE;
 	wb_decide(a->policy, &a->query, hops, &a->decision);
 	a->shadowed = a->decision.shadowed;
@@ -192,7 +194,7 @@ static __always_inline void wb_choose(struct wb_attempt *a)
 	wb_decide(a->policy, &a->query, a->socket ? &a->socket->records.hops : NULL, &a->decision);
 	if (d->verdict == WB_PASS && !(d->shadowed | d->excluded))
 		return;
-	if (!a->query.n_hops)
+	if (!a->query.n_hops && a->query.self < 0)
 		a->query.self = wb_current_provider(a->policy);
 	bpf_loop(WB_MAX_PROVIDERS + 1, wb_try, a, 0);
 }

@@ -226,11 +226,12 @@ static long wb_visit(__u32 round, struct wb_scan *s)
 
 	state = wb_hide(s, wb_provider_state(s, p, owner));
 	if (!(f->states >> state & 1)) {
-		d->excluded |= bit;
 		index = wb_match(s, state, index + 1, p->end[layer]);
 		wb_keep_bound(index);
-		if (index >= p->end[layer] || index >= WB_MAX_FILTERS)
+		if (index >= p->end[layer] || index >= WB_MAX_FILTERS) {
+			d->excluded |= bit;
 			return 0;
+		}
 		f = &s->policy->filters[index];
 	}
 	if (f->action == WB_ACTION_PERMIT)

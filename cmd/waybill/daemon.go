@@ -143,7 +143,7 @@ func explainDaemon(err error, opts daemon.Options) error {
 	case errors.As(err, &other):
 		return &hintError{err, "waybill off takes it away; waybill daemon --replace does so and begins anew, and connections in mid-handshake lose their records"}
 	}
-	return explain(err)
+	return withHint(err)
 }
 
 func newOff() *cobra.Command {
@@ -180,7 +180,7 @@ func explainOff(err error) error {
 	if errors.As(err, &running) {
 		return &hintError{err, "stop it first: systemctl stop waybill, or kill " + strconv.Itoa(running.PID)}
 	}
-	return explain(err)
+	return withHint(err)
 }
 
 func showRemoved(w io.Writer, done *daemon.Removed, asJSON bool) error {

@@ -44,7 +44,7 @@ func runDemo(cmd *cobra.Command, asJSON bool) error {
 	}
 	r, err := demo.Run(cmd.Context(), show)
 	if err != nil {
-		return explain(err)
+		return withHint(err)
 	}
 	if asJSON {
 		if err := json.NewEncoder(out).Encode(r); err != nil {
@@ -59,7 +59,7 @@ func runDemo(cmd *cobra.Command, asJSON bool) error {
 	return nil
 }
 
-func explain(err error) error {
+func withHint(err error) error {
 	var missing *engine.FeatureError
 	switch {
 	case errors.As(err, &missing):

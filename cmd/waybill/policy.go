@@ -5,8 +5,8 @@ import "github.com/spf13/cobra"
 func newPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Check policies and put them in force",
+		Short: "Check policies, explain them, and put them in force",
 	}
-	cmd.AddCommand(newPolicyApply(), newPolicyCheck(), newPolicySchema(), newPolicyShow())
+	cmd.AddCommand(newPolicyApply(), newPolicyCheck(), newPolicyExplain(), newPolicySchema(), newPolicyShow())
 	return cmd
 }

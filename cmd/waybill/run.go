@@ -139,7 +139,7 @@ func runCommand(cmd *cobra.Command, f runFlags, args []string) error {
 	case errors.As(err, &missing):
 		return &exitStatus{statusOwnFailure, &hintError{err, missing.Hint()}}
 	case err != nil:
-		return &exitStatus{statusOwnFailure, explain(hinted(err))}
+		return &exitStatus{statusOwnFailure, withHint(hinted(err))}
 	case status != 0:
 		return &exitStatus{code: status}
 	}

@@ -16,8 +16,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/waybill-net/waybill/internal/explain"
 	"github.com/waybill-net/waybill/internal/flow"
 	"github.com/waybill-net/waybill/internal/flowstore"
+	"github.com/waybill-net/waybill/internal/policy"
 )
 
 // ErrNoDaemon says that nobody listens on the socket.
@@ -56,8 +58,8 @@ func (c Client) ApplyPolicy(ctx context.Context, name string, yaml []byte) (*App
 }
 
 // Explain returns what would become of a connection.
-func (c Client) Explain(ctx context.Context, r ExplainRequest) (Explanation, error) {
-	return post[Explanation](ctx, c, "/v1/policy/explain", r)
+func (c Client) Explain(ctx context.Context, q explain.Question) (policy.Explanation, error) {
+	return post[policy.Explanation](ctx, c, "/v1/policy/explain", q)
 }
 
 // Flows returns the flows that a query selects, newest first. Its UID and ID

@@ -227,3 +227,29 @@ func TestStop(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestFollowerGone: a follower that hears of nothing, and whose request had a
+// long body, is noticed to be gone.
+func TestFollowerGone(t *testing.T) {
+	b := controltest.New(t)
+	socket, _ := controltest.Serve(t, b)
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	const body = 300_000 // net/http itself reads less
+	fmt.Fprintf(c, "GET /v1/flows?follow=1&program=none HTTP/1.1\r\nHost: waybill\r\nContent-Length: %d\r\n\r\n%s", body, strings.Repeat("x", body))
+	if answer, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || answer.StatusCode != 200 {
+		t.Fatal(answer, err)
+	}
+	c.Close()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		select {
+		case b.Changes <- controltest.Changed(8, controltest.Alice):
+		case <-time.After(500 * time.Millisecond):
+			return // nobody follows any more
+		}
+	}
+	t.Error("somebody follows still")
+}

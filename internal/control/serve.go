@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/waybill-net/waybill/internal/explain"
 	"github.com/waybill-net/waybill/internal/flowstore"
 )
 
@@ -52,7 +53,7 @@ func (s *Server) applyPolicy(w http.ResponseWriter, r *http.Request, _ *Peer) er
 }
 
 func (s *Server) explain(w http.ResponseWriter, r *http.Request, _ *Peer) error {
-	var request ExplainRequest
+	var request explain.Question
 	if err := readJSON(w, r, &request); err != nil {
 		return err
 	}

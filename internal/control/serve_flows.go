@@ -60,14 +60,14 @@ func (s *Server) flow(w http.ResponseWriter, r *http.Request, p *Peer) error {
 	return answer(w, f)
 }
 
-// isOf reports whether the user opened the flow. Whose flow it is is not known
-// if its beginning was not seen.
-func isOf(f *flow.Flow, uid uint32) bool { return f.Process.PID != 0 && f.Process.UID == uid }
+// isOf reports whether the user, who is not root, opened the flow. Whose flow
+// it is is not known if its beginning was not seen; it then has the number 0.
+func isOf(f *flow.Flow, uid uint32) bool { return f.Process.UID == uid }
 
 // follow streams flows as they change. An error after its beginning is the
 // last line.
 func (s *Server) follow(w http.ResponseWriter, r *http.Request, q flowstore.Query) error {
-	// Only behind the body is the end of the connection noticed.
+	// Only when the body is read is the end of the connection noticed.
 	if _, err := read(w, r); err != nil {
 		return err
 	}

@@ -8,13 +8,14 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"net/netip"
 	"time"
 
+	"github.com/waybill-net/waybill/internal/explain"
 	"github.com/waybill-net/waybill/internal/flow"
 	"github.com/waybill-net/waybill/internal/flowstore"
+	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/policyfile"
 )
 
@@ -35,8 +36,8 @@ type Backend interface {
 	// start. name is for messages. On an error the old one stays.
 	ApplyPolicy(ctx context.Context, name string, yaml []byte) (*Applied, error)
 
-	// Explain says what would become of a connection. The answer is made JSON of.
-	Explain(context.Context, ExplainRequest) (any, error)
+	// Explain says what would become of a connection under the policy in force.
+	Explain(context.Context, explain.Question) (policy.Explanation, error)
 
 	Flows(context.Context, flowstore.Query) ([]flow.Flow, error)
 	Flow(context.Context, flow.ID) (*flow.Flow, error)
@@ -169,22 +170,6 @@ type Applied struct {
 	Filters    int                  `json:"filters"`
 	Warnings   []policyfile.Problem `json:"warnings"`
 }
-
-// ExplainRequest describes a connection. Only Dst must be given.
-type ExplainRequest struct {
-	Dst             netip.AddrPort `json:"dst"`
-	PID             int            `json:"pid,omitempty"` // who connects: the next three, unless they are given
-	Program         string         `json:"program,omitempty"`
-	User            string         `json:"user,omitempty"`
-	Cgroup          string         `json:"cgroup,omitempty"`
-	OriginalProgram string         `json:"original_program,omitempty"` // at the start of the chain; empty: Program
-	Via             []string       `json:"via,omitempty"`              // the providers that have redirected it, oldest first
-	Down            []string       `json:"down,omitempty"`             // the providers that are taken to be down, beside those that are
-	Policy          string         `json:"policy,omitempty"`           // YAML of another policy than the one in force
-}
-
-// Explanation is the answer to an [ExplainRequest], left as JSON.
-type Explanation = json.RawMessage
 
 // Table is the answer to a query in SQL. The values are nil, numbers and
 // strings; bytes are in base64.

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
 	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/engine"
+	"github.com/waybill-net/waybill/internal/explain"
 	"github.com/waybill-net/waybill/internal/flow"
 	"github.com/waybill-net/waybill/internal/flowstore"
 	"github.com/waybill-net/waybill/internal/policy"
@@ -149,9 +151,29 @@ func (b Backend) ApplyPolicy(_ context.Context, name string, yaml []byte) (*cont
 	}, nil
 }
 
-// Explain implements [control.Backend].
-func (b Backend) Explain(_ context.Context, r control.ExplainRequest) (any, error) {
-	return nil, &control.Error{Status: http.StatusNotImplemented, Message: "not implemented"}
+// Explain implements [control.Backend]. Providers that are down are taken for
+// down.
+func (b Backend) Explain(_ context.Context, q explain.Question) (policy.Explanation, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	providers, err := b.providers()
+	if err != nil {
+		return policy.Explanation{}, err
+	}
+	for _, p := range providers {
+		if p.Problem != "" {
+			q.Down = append(q.Down, p.Name)
+		}
+	}
+	answer, err := explain.Answer(b.applied.effective, q)
+	if err == nil {
+		return answer, nil
+	}
+	said := &control.Error{Status: http.StatusUnprocessableEntity, Message: err.Error()}
+	if hinted := new(explain.HintedError); errors.As(err, &hinted) {
+		said.Hint = hinted.Hint
+	}
+	return answer, said
 }
 
 // Flows implements [control.Backend].

@@ -70,6 +70,26 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
+// TestBlockByImpliedState: a proxy's connection without records is one that
+// its provider has redirected, for filters that block too.
+func TestBlockByImpliedState(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
+	p := chain(env, "a")
+	p.Filters = []policy.Filter{{Provider: "a", Action: policy.ActionBlock, States: []policy.State{policy.RedirectedBySelf}}}
+	apply(t, e, p)
+	var r clientReport
+	decode(t, env.Run("a", "python3", "testdata/client.py", "192.0.2.1", "8080"), &r)
+	if r.Error != "EACCES" {
+		t.Errorf("a's own connection: %+v", r)
+	}
+	if r := runClient(t, env, "192.0.2.1"); r.Answer != answer {
+		t.Errorf("another's: %+v", r)
+	}
+}
+
 // TestProgramIsReplaced: after an upgrade the path is another inode.
 func TestProgramIsReplaced(t *testing.T) {
 	t.Parallel()

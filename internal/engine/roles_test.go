@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		err = playProxy(os.Args[1:])
 	case "client":
 		err = playClient(os.Args[1], os.Args[2], os.Args[3])
+	case "attempts":
+		err = playAttempts(os.Args[1:])
+	case "unaware":
+		err = playUnaware(os.Args[1:])
 	case "go-listener":
 		err = playGoListener(os.Args[1])
 	default:

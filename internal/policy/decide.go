@@ -83,6 +83,15 @@ const (
 	Forbid                  // Filter of Provider blocks it
 )
 
+// String is the word that events have for it.
+func (v Verdict) String() string {
+	names := [...]string{"passed", "redirected", "refused", "looped", "forbidden"}
+	if v < 0 || int(v) >= len(names) {
+		return fmt.Sprintf("Verdict(%d)", int(v))
+	}
+	return names[v]
+}
+
 // Decision is the answer to a [Query]. The masks have a bit for each provider
 // by its index, and tell why those before Provider did not get it.
 type Decision struct {
@@ -92,82 +101,116 @@ type Decision struct {
 	State    State  // for Provider
 	Bypassed uint64 // wanted the connection and are down
 	Shadowed uint64 // would have had, or have blocked, the connection: they are in shadow mode
-	Excluded uint64 // have a filter that matches but for the state
+	Excluded uint64 // have filters that match but for the state, and none that matches
+}
+
+// Layer is one of the two kinds of filters, which do not see each other.
+type Layer string
+
+const (
+	LayerAuthorize Layer = "authorize" // filters that permit and block
+	LayerRedirect  Layer = "redirect"
+)
+
+func (p *TableProvider) filters(l Layer) Span {
+	if l == LayerAuthorize {
+		return p.Authorizes
+	}
+	return p.Redirects
 }
 
 // Decide does in Go what wb_decide in bpf/policy.h does in the kernel, for
 // the filters that redirect.
-func (t *Table) Decide(q Query) Decision {
-	q.Dst = normal(q.Dst)
-	if t.isProxy(q.Dst) {
-		return Decision{}
-	}
-	var d Decision
-	for i := range t.Providers {
-		filter, ok := t.first(&d, &q, i, t.Providers[i].Redirects)
-		if ok && t.choose(&d, &q, i, filter) {
-			return d
-		}
-	}
-	return d
-}
-
-// choose reports whether provider i, whose filter matched, ends the walk.
-func (t *Table) choose(d *Decision, q *Query, i, filter int) bool {
-	p := &t.Providers[i]
-	switch down := q.Down&(1<<i) != 0; {
-	case p.Shadow:
-		d.Shadowed |= 1 << i
-		return false
-	case down && p.OnDown == Bypass:
-		d.Bypassed |= 1 << i
-		return false
-	case down:
-		d.Verdict = Refuse
-	case len(q.Hops) >= MaxHops:
-		d.Verdict = Loop
-	default:
-		d.Verdict = Redirect
-	}
-	d.Provider, d.Filter, d.State = i, filter, t.state(*q, i)
-	return true
-}
+func (t *Table) Decide(q Query) Decision { return t.walk(q, LayerRedirect, func(reply) {}) }
 
 // Authorize is the same for the filters that permit and block. It is asked
 // for the process that connects and, if there are hops, a second time with
 // the one at the start of the chain as Process.
-func (t *Table) Authorize(q Query) Decision {
+func (t *Table) Authorize(q Query) Decision { return t.walk(q, LayerAuthorize, func(reply) {}) }
+
+// reply is what one provider says to a connection, in one layer.
+type reply struct {
+	provider int
+	state    State
+	effect   Effect
+	filter   int // that matches; -1: none
+	excluded int // the first that matches but for the state; -1: none
+}
+
+// walk asks the providers in order until one has the last word. hear is told
+// what each of them says.
+func (t *Table) walk(q Query, l Layer, hear func(reply)) Decision {
 	q.Dst = normal(q.Dst)
 	var d Decision
-	for i := range t.Providers {
-		filter, ok := t.first(&d, &q, i, t.Providers[i].Authorizes)
-		if !ok || t.Filters[filter].Action == ActionPermit {
-			continue
-		}
-		if t.Providers[i].Shadow {
-			d.Shadowed |= 1 << i
-			continue
-		}
-		d.Verdict, d.Provider, d.Filter, d.State = Forbid, i, filter, t.state(q, i)
+	if l == LayerRedirect && t.proxyAt(q.Dst) >= 0 {
 		return d
+	}
+	for i := range t.Providers {
+		r := t.ask(&q, i, t.Providers[i].filters(l))
+		hear(r)
+		if d.add(r) {
+			break
+		}
 	}
 	return d
 }
 
-// first returns the first filter in span, of provider i, that matches.
-func (t *Table) first(d *Decision, q *Query, i int, span Span) (int, bool) {
-	state := t.state(*q, i)
+// ask looks for the first filter in span, of provider i, that matches.
+func (t *Table) ask(q *Query, i int, span Span) reply {
+	r := reply{provider: i, state: t.state(*q, i), effect: Unmatched, filter: -1, excluded: -1}
 	for j := span.First; j < span.End; j++ {
 		f := &t.Filters[j]
-		if !f.matches(q) {
+		if f.mismatch(q) != fits {
 			continue
 		}
-		if f.stateMask&(1<<state) != 0 {
-			return j, true
+		if f.stateMask&(1<<r.state) != 0 {
+			r.filter, r.effect = j, t.effect(q, i, f.Action)
+			return r
 		}
-		d.Excluded |= 1 << i
+		if r.excluded < 0 {
+			r.excluded, r.effect = j, Excluded
+		}
 	}
-	return 0, false
+	return r
+}
+
+// effect of a filter of provider i that matches.
+func (t *Table) effect(q *Query, i int, action Action) Effect {
+	p := &t.Providers[i]
+	switch down := q.Down&(1<<i) != 0; {
+	case action == ActionPermit:
+		return Permits
+	case p.Shadow:
+		return Shadowed
+	case action == ActionBlock:
+		return Blocks
+	case down && p.OnDown == Bypass:
+		return Bypassed
+	case down:
+		return Refuses
+	case len(q.Hops) >= MaxHops:
+		return Loops
+	default:
+		return Redirects
+	}
+}
+
+// add reports whether the reply is the last word.
+func (d *Decision) add(r reply) bool {
+	bit := uint64(1) << r.provider
+	switch r.effect {
+	case Excluded:
+		d.Excluded |= bit
+	case Bypassed:
+		d.Bypassed |= bit
+	case Shadowed:
+		d.Shadowed |= bit
+	}
+	verdict, last := r.effect.verdict()
+	if last {
+		d.Verdict, d.Provider, d.Filter, d.State = verdict, r.provider, r.filter, r.state
+	}
+	return last
 }
 
 func (t *Table) state(q Query, i int) State {
@@ -186,15 +229,30 @@ func (t *Table) state(q Query, i int) State {
 	return RedirectedByOther
 }
 
-// matches tests every condition but the state.
-func (f *TableFilter) matches(q *Query) bool {
-	return f.matchesAddr(q.Dst.Addr()) &&
-		matchesAny(f.Ports, func(r PortRange) bool { return q.Dst.Port() >= r.First && q.Dst.Port() <= r.Last }) &&
-		(len(f.Programs) == 0 || slices.Contains(f.programs, q.Process.Program)) &&
-		(len(f.OriginalPrograms) == 0 || slices.Contains(f.originals, q.Origin.Program)) &&
-		(len(f.Users) == 0 || slices.Contains(f.uids, q.Process.UID)) &&
-		(len(f.Cgroups) == 0 || q.Process.in(f.cgroups)) &&
-		(len(f.OriginalCgroups) == 0 || q.Origin.in(f.origCgroups))
+// fits is the mismatch of a filter with a connection that meets all its
+// conditions.
+const fits = Dimensions
+
+// mismatch returns the first condition that the connection does not meet. The
+// state is none of them.
+func (f *TableFilter) mismatch(q *Query) Dimension {
+	switch {
+	case !f.matchesAddr(q.Dst.Addr()):
+		return DimDestination
+	case !matchesAny(f.Ports, func(r PortRange) bool { return q.Dst.Port() >= r.First && q.Dst.Port() <= r.Last }):
+		return DimPort
+	case len(f.Programs) > 0 && !slices.Contains(f.programs, q.Process.Program):
+		return DimProgram
+	case len(f.OriginalPrograms) > 0 && !slices.Contains(f.originals, q.Origin.Program):
+		return DimOriginalProgram
+	case len(f.Users) > 0 && !slices.Contains(f.uids, q.Process.UID):
+		return DimUser
+	case len(f.Cgroups) > 0 && !q.Process.in(f.cgroups):
+		return DimCgroup
+	case len(f.OriginalCgroups) > 0 && !q.Origin.in(f.origCgroups):
+		return DimOriginalCgroup
+	}
+	return fits
 }
 
 func (f *TableFilter) matchesAddr(a netip.Addr) bool {
@@ -214,11 +272,10 @@ func matchesAny[T any](values []T, matches func(T) bool) bool {
 	return len(values) == 0 || slices.ContainsFunc(values, matches)
 }
 
-// isProxy reports whether dst is a provider's proxy: who dials it gets it.
-func (t *Table) isProxy(dst netip.AddrPort) bool {
-	return slices.ContainsFunc(t.Providers, func(p TableProvider) bool {
-		return p.Listen == dst || p.Listen6 == dst
-	})
+// proxyAt returns the provider whose proxy's own address dst is; -1: none. Who
+// dials it gets it.
+func (t *Table) proxyAt(dst netip.AddrPort) int {
+	return slices.IndexFunc(t.Providers, func(p TableProvider) bool { return p.Listen == dst || p.Listen6 == dst })
 }
 
 // normal gives an address as the filters see it: never IPv4-mapped, and

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/explain"
 	"github.com/waybill-net/waybill/internal/flow"
 	"github.com/waybill-net/waybill/internal/flowstore"
+	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/policyfile"
 )
 
@@ -121,8 +123,11 @@ func (b *Backend) ApplyPolicy(_ context.Context, name string, yaml []byte) (*con
 	return &control.Applied{Generation: 5, Providers: len(f.Policy.Providers), Filters: len(f.Policy.Filters), Warnings: f.Warnings}, nil
 }
 
-func (b *Backend) Explain(_ context.Context, r control.ExplainRequest) (any, error) {
-	return map[string]any{"verdict": "redirect", "provider": "adblock", "asked": r}, nil
+func (b *Backend) Explain(_ context.Context, q explain.Question) (policy.Explanation, error) {
+	return policy.Explanation{
+		Dst: q.Dst, Proxies: []string{"adblock"}, Outcome: "passed",
+		Steps: []policy.Step{{Process: policy.Subject{Program: q.Program}, Outcome: "redirected", Provider: "adblock"}},
+	}, nil
 }
 
 func (b *Backend) Follow(ctx context.Context, ready func(), do func(flow.Flow) error) error {
