@@ -46,7 +46,7 @@ func bootTime() time.Time {
 }
 
 // Read waits for the next event. It fails with os.ErrClosed after Close, and
-// with os.ErrDeadlineExceeded after SetDeadline.
+// with os.ErrDeadlineExceeded at the deadline.
 func (r *Events) Read() (flow.Event, error) {
 	for {
 		if err := r.ring.ReadInto(&r.record); err != nil {
@@ -61,7 +61,8 @@ func (r *Events) Read() (flow.Event, error) {
 	}
 }
 
-// SetDeadline ends a Read that waits for an event.
+// SetDeadline bounds each Read that begins after it. It waits for one that is
+// under way.
 func (r *Events) SetDeadline(t time.Time) { r.ring.SetDeadline(t) }
 
 // Close ends a Read that waits.

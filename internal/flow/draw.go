@@ -66,7 +66,9 @@ func (d *drawing) line(front string, s style, text string) {
 func (d *drawing) title(f *Flow) {
 	end := string(f.Outcome)
 	if !f.End.IsZero() {
-		end += " after " + short(f.Duration())
+		if took := f.Duration(); took > 0 {
+			end += " after " + short(took)
+		}
 	}
 	d.line("", f.Outcome.style(), fmt.Sprintf("flow %s, %s: %s", f.ID, f.Start.Format("2006-01-02 15:04:05.000"), end))
 	d.WriteByte('\n')

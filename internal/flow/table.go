@@ -85,7 +85,7 @@ func (f *Flow) row(layout string) row {
 		r[columnProgram] = "?"
 	}
 	if !f.End.IsZero() {
-		r[columnDuration] = short(f.Duration())
+		r[columnDuration] = tookText(f.Duration())
 	}
 	if sent, received, known := f.Bytes(); known {
 		r[columnBytes] = size(sent + received)
@@ -153,4 +153,12 @@ func fit(rows []row, width int) [columnCount]int {
 		widths[most]--
 	}
 	return widths
+}
+
+// tookText: what was refused in the connect() itself took no time to speak of.
+func tookText(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return short(d)
 }
