@@ -91,7 +91,9 @@ func (c *child) do(o order) (r reply, err error) {
 	case opNft:
 		r.Port, err = c.makePeer(o.CPU)
 	case opConnect:
-		r.Samples, r.Cycles, err = timeConnects(o.Port, o.N)
+		r.Samples, r.Cycles, err = timeConnects(o.To, o.N)
+	case opStray:
+		r.Samples, err = timeStrays(o.To[0], o.N)
 	case opDial:
 		err = c.dial(o)
 	case opAccept:

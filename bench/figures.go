@@ -26,11 +26,14 @@ type figures struct {
 	Median float64 `json:"median_ns"`
 	P10    float64 `json:"p10_ns"` // of all calls
 	P90    float64 `json:"p90_ns"`
-	Ratio  float64 `json:"ratio"`
 	Added  float64 `json:"added_ns"`
 	Low    float64 `json:"added_low_ns"` // Low and High: the 95 % interval of Added
 	High   float64 `json:"added_high_ns"`
 	Turns  int     `json:"turns"`
+
+	Ratio     float64 `json:"ratio"`
+	RatioLow  float64 `json:"ratio_low"` // and its 95 % interval
+	RatioHigh float64 `json:"ratio_high"`
 }
 
 // of works out a variant's figures, compared with those of base. ok is false
@@ -50,17 +53,17 @@ func (r results) of(section, name, base string) (f figures, ok bool) {
 	if len(medians) == 0 {
 		return figures{}, false
 	}
-	low, high := interval(added)
-	return figures{
+	f = figures{
 		Median: quantile(medians, 0.5),
 		P10:    quantile(samples, 0.1),
 		P90:    quantile(samples, 0.9),
 		Ratio:  quantile(ratios, 0.5),
 		Added:  quantile(added, 0.5),
-		Low:    low,
-		High:   high,
 		Turns:  len(medians),
-	}, true
+	}
+	f.Low, f.High = interval(added)
+	f.RatioLow, f.RatioHigh = interval(ratios)
+	return f, true
 }
 
 // interval is the 95 % interval of the median, if the values are independent:

@@ -154,8 +154,7 @@ func timesOf(ctx context.Context, hooks []hook, v variant, calls int) ([]hookTim
 	if err != nil {
 		return nil, err
 	}
-	v.order.N = calls
-	if _, err := v.worker.do(v.order); err != nil {
+	if _, err := v.run(calls); err != nil {
 		return nil, err
 	}
 	time.Sleep(settle)

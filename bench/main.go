@@ -1,7 +1,8 @@
 //go:build linux
 
 // Bench measures what waybill costs on this machine: a connect() that is not
-// redirected, one that is, and the socket options that carry the records.
+// redirected, one that is, the socket options that carry the records, and what
+// all that costs when a policy has many filters.
 // Run it as root:
 //
 //	go run ./bench
@@ -24,7 +25,7 @@ import (
 )
 
 // timeout ends a run in which a worker hangs.
-const timeout = 10 * time.Minute
+const timeout = 30 * time.Minute
 
 // minCalls leaves something to take the median of, in every turn.
 const minCalls = turnsPerRound * chunk
@@ -33,7 +34,14 @@ type options struct {
 	rounds int
 	calls  int
 	json   string
+	only   string
 }
+
+// What can be measured on its own.
+const (
+	onlyCost   = "cost"
+	onlyGrowth = "growth"
+)
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == childArg {
@@ -41,9 +49,10 @@ func main() {
 		return
 	}
 	var opts options
-	flag.IntVar(&opts.rounds, "rounds", 40, fmt.Sprintf("rounds; in each, every variant gets %d turns", turnsPerRound))
+	flag.IntVar(&opts.rounds, "rounds", 20, fmt.Sprintf("rounds; in each, every variant gets %d turns", turnsPerRound))
 	flag.IntVar(&opts.calls, "n", 200, "measured calls of a variant per round")
 	flag.StringVar(&opts.json, "json", "", "write the figures to `FILE`, too")
+	flag.StringVar(&opts.only, "only", "", "measure `WHAT`: \"cost\", of a connection and an option, or \"growth\" with the number of filters; default both")
 	flag.Parse()
 	if err := bench(opts); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -57,6 +66,8 @@ func bench(opts options) error {
 		return fmt.Errorf("run as user %d: it attaches programs to a cgroup of its own and needs root", os.Geteuid())
 	case flag.NArg() > 0:
 		return fmt.Errorf("read arguments: unexpected %q", flag.Arg(0))
+	case opts.only != "" && opts.only != onlyCost && opts.only != onlyGrowth:
+		return fmt.Errorf("read arguments: -only %q, want %q or %q", opts.only, onlyCost, onlyGrowth)
 	case opts.rounds < 1 || opts.calls < minCalls:
 		return fmt.Errorf("read arguments: %d rounds of %d calls, want at least 1 of %d", opts.rounds, opts.calls, minCalls)
 	}
@@ -107,13 +118,23 @@ func measure(ctx context.Context, opts options) (_ *Report, err error) {
 			err = cerr
 		}
 	}()
-	results, err := s.rounds(ctx, opts)
-	if err != nil {
-		return nil, err
+	report := newReport(opts, s.notes)
+	if opts.only != onlyGrowth {
+		results, err := s.rounds(ctx, opts)
+		if err != nil {
+			return nil, err
+		}
+		report.addCosts(results)
+		if report.Hooks, err = s.hooks(ctx, opts.calls/chunk*chunk); err != nil {
+			return nil, err
+		}
 	}
-	hooks, err := s.hooks(ctx, opts.calls/chunk*chunk)
-	if err != nil {
-		return nil, err
+	if opts.only != onlyCost {
+		g, err := s.growth(ctx, opts)
+		if err != nil {
+			return nil, err
+		}
+		report.Growth, report.Applies = g.rows(), g.applies()
 	}
-	return newReport(opts, s.notes, results, hooks), nil
+	return report, nil
 }

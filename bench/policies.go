@@ -30,9 +30,8 @@ func (s *scene) smallPolicy() policy.Policy {
 	}
 }
 
-// fullPolicy has as many providers and filters as there can be. Each filter
-// is compared to its end, the last bits of the address, before it turns out
-// not to match.
+// fullPolicy has as many providers and filters as there can be, none of which
+// matches.
 func fullPolicy() policy.Policy {
 	var p policy.Policy
 	for i := range policy.MaxProviders {

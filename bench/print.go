@@ -28,7 +28,13 @@ func (r *Report) print(w io.Writer) {
 	for _, s := range r.Sections {
 		s.print(w)
 	}
-	r.printHooks(w)
+	if len(r.Hooks) > 0 {
+		r.printHooks(w)
+	}
+	if len(r.Growth) > 0 {
+		printGrowth(w, r.Growth)
+		printApplies(w, r.Applies)
+	}
 }
 
 func (s section) print(w io.Writer) {
@@ -50,8 +56,11 @@ func (g *goal) String() string {
 	if g == nil {
 		return ""
 	}
-	if g.AddedNS > 0 {
+	switch {
+	case g.AddedNS > 0:
 		return fmt.Sprintf("≤%+.0f %s", g.AddedNS, g.Verdict)
+	case g.Ratio > 0:
+		return fmt.Sprintf("≤%.2f %s", g.Ratio, g.Verdict)
 	}
 	return fmt.Sprintf("≤%.0f %s", g.MedianNS, g.Verdict)
 }

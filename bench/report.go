@@ -15,8 +15,11 @@ type Report struct {
 	Calls    int        `json:"calls_per_round"`
 	Seconds  float64    `json:"seconds"`
 	Notes    []string   `json:"notes,omitempty"`
-	Sections []section  `json:"sections"`
-	Hooks    []hookTime `json:"hooks"`
+	Sections []section  `json:"sections,omitempty"`
+	Hooks    []hookTime `json:"hooks,omitempty"`
+
+	Growth  []growthRow `json:"growth,omitempty"`
+	Applies []applyRow  `json:"applies,omitempty"`
 }
 
 // section is the rows that are compared with one another.
@@ -32,18 +35,22 @@ type row struct {
 	figures
 }
 
-// goal is a bound on the median or on what is added.
+// goal is a bound on the median, on what is added, or on the ratio.
 type goal struct {
 	AddedNS  float64 `json:"max_added_ns,omitempty"`
 	MedianNS float64 `json:"max_median_ns,omitempty"`
+	Ratio    float64 `json:"max_ratio,omitempty"`
 	Verdict  string  `json:"verdict"`
 }
 
 // judge gives a verdict. A difference is as sure as its interval is narrow.
 func (g goal) judge(f figures) *goal {
 	low, high, bound := f.Low, f.High, g.AddedNS
-	if bound == 0 {
+	switch {
+	case g.MedianNS > 0:
 		low, high, bound = f.Median, f.Median, g.MedianNS
+	case g.Ratio > 0:
+		low, high, bound = f.RatioLow, f.RatioHigh, g.Ratio
 	}
 	switch {
 	case high <= bound:
@@ -61,6 +68,7 @@ var (
 	passGoal     = goal{AddedNS: 100}
 	redirectGoal = goal{AddedNS: 2000}
 	optionGoal   = goal{MedianNS: 2000}
+	growthGoal   = goal{Ratio: 1.1} // of the largest policy to the smallest
 )
 
 var goals = map[key]goal{
@@ -95,6 +103,10 @@ var layout = []struct {
 	},
 	{sectionConnect, "connect() to a listener on loopback, with hooks attached; direct is outside the scope", connectRows},
 	{sectionCycle, "socket(), connect() and close() together", connectRows},
+	{
+		sectionEvents, "connect(), while a reader of the events is woken up on another CPU",
+		[]string{nameDirect, nameUnread, nameRead},
+	},
 	{sectionSet, "setsockopt() on a fresh socket; direct is SO_KEEPALIVE outside the scope", []string{
 		nameDirect, nameAgain, nameEmpty, nameTrivial, nameRecords(1), nameRecords(2), nameRecords(8),
 	}},
@@ -104,13 +116,16 @@ var layout = []struct {
 	}},
 }
 
-// newReport leaves out the rows that were not measured.
-func newReport(opts options, notes []string, r results, hooks []hookTime) *Report {
-	report := &Report{Machine: thisMachine(), Rounds: opts.rounds, Calls: opts.calls, Notes: notes, Hooks: hooks}
+func newReport(opts options, notes []string) *Report {
+	return &Report{Machine: thisMachine(), Rounds: opts.rounds, Calls: opts.calls, Notes: notes}
+}
+
+// addCosts leaves out the rows that were not measured.
+func (r *Report) addCosts(measured results) {
 	for _, l := range layout {
 		s := section{Name: l.name, Title: l.title}
 		for _, name := range l.rows {
-			f, ok := r.of(l.name, name, l.rows[0])
+			f, ok := measured.of(l.name, name, l.rows[0])
 			if !ok {
 				continue
 			}
@@ -120,9 +135,8 @@ func newReport(opts options, notes []string, r results, hooks []hookTime) *Repor
 			}
 			s.Rows = append(s.Rows, line)
 		}
-		report.Sections = append(report.Sections, s)
+		r.Sections = append(r.Sections, s)
 	}
-	return report
 }
 
 func (r *Report) write(path string) error {

@@ -56,6 +56,9 @@ func (s *scene) load(ctx context.Context, r results, first, end, calls int) (err
 				return err
 			}
 		}
+		if err := s.events(ctx, e, r, round, calls); err != nil {
+			return err
+		}
 	}
 	return checkCounters(e)
 }
@@ -112,13 +115,12 @@ func (r results) turn(ctx context.Context, variants []variant, turn, calls int) 
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("measure %s: %w", v.name, err)
 		}
-		v.order.N = calls
-		answer, err := v.worker.do(v.order)
+		answer, err := v.run(calls)
 		if err != nil {
 			return fmt.Errorf("measure %s: %w", v.name, err)
 		}
 		r.add(v.section, v.name, turn, answer.Samples)
-		if len(answer.Cycles) > 0 {
+		if v.section == sectionConnect {
 			r.add(sectionCycle, v.name, turn, answer.Cycles)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,10 @@ import (
 //	waybill-bench-PID/
 //	├── outside/       direct, again, origin; nft in a network namespace of its own
 //	├── empty/         empty; programs that do nothing are attached here
+//	├── scope-N/       waybill's programs, with a policy of N filters
+//	│   ├── app/       app
+//	│   ├── proxy/     the acceptor of redirected connections
+//	│   └── other/     cgroups that filters name
 //	└── scope/         waybill's programs are attached here
 //	    ├── app/       app
 //	    └── p1 … p8/   a proxy each; in p1 the acceptor of redirected connections, too
@@ -38,6 +43,10 @@ type scene struct {
 	proxyPorts                []uint16  // where they listen
 	originPort                uint16    // of an acceptor outside the scope
 	proxyPort                 uint16    // of an acceptor in the first provider's cgroup
+
+	tmpfs    *os.File // of the programs that filters name
+	programs []string
+	sizes    []*size
 
 	nft     *worker // nil without nft
 	nftPort uint16
@@ -67,6 +76,9 @@ func newScene(ctx context.Context) (*scene, error) {
 func (s *scene) close() error {
 	for _, w := range s.all {
 		w.stop()
+	}
+	if s.tmpfs != nil {
+		s.tmpfs.Close()
 	}
 	return s.root.Close()
 }
@@ -104,6 +116,9 @@ func (s *scene) populate() (err error) {
 		if err := s.addProxy(i); err != nil {
 			return err
 		}
+	}
+	if err := s.addSizes(); err != nil {
+		return err
 	}
 	if err := s.connectToSelf(); err != nil {
 		return err
@@ -185,6 +200,18 @@ func pass(from *worker, o order, to *worker) error {
 	}
 	_, err := to.do(order{Op: opAccept})
 	return err
+}
+
+func (s *scene) addSizes() (err error) {
+	if s.tmpfs, s.programs, err = makePrograms(slices.Max(sizes)); err != nil {
+		return err
+	}
+	for _, filters := range sizes {
+		if err := s.addSize(filters); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addNft adds the peer, if this machine has it.

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"time"
 	"unsafe"
 
@@ -26,20 +27,24 @@ func nanoseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) }
 
 // timeConnects opens n connections, one after the other, and closes each with
 // a reset. It returns the time of each connect(), and that of all three calls.
-func timeConnects(port uint16, n int) (connects, cycles []float64, err error) {
-	to := sockaddr(port)
+func timeConnects(to []netip.AddrPort, n int) (connects, cycles []float64, err error) {
+	addrs := make([]unix.RawSockaddrInet4, len(to))
+	for i := range to {
+		addrs[i] = sockaddr(to[i])
+	}
 	for i := range warmUp + n {
+		addr := &addrs[i%len(addrs)]
 		opening := now()
 		fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		opened := now()
 		if errno != 0 {
 			return nil, nil, fmt.Errorf("open socket: %w", errno)
 		}
-		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(to)), unsafe.Sizeof(*to))
+		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(addr)), unsafe.Sizeof(*addr))
 		connected := now()
 		if errno != 0 {
 			unix.Close(int(fd))
-			return nil, nil, fmt.Errorf("connect to port %d: %w", port, errno)
+			return nil, nil, fmt.Errorf("connect to %s: %w", to[i%len(to)], errno)
 		}
 		if err := resetOnClose(int(fd)); err != nil { // not timed: no part of a connection
 			return nil, nil, fmt.Errorf("set SO_LINGER: %w", err)
@@ -55,10 +60,38 @@ func timeConnects(port uint16, n int) (connects, cycles []float64, err error) {
 	return connects, cycles, nil
 }
 
-func sockaddr(port uint16) *unix.RawSockaddrInet4 {
-	to := &unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: loopback}
-	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&to.Port))[:], port)
-	return to
+func sockaddr(to netip.AddrPort) unix.RawSockaddrInet4 {
+	addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().As4()}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&addr.Port))[:], to.Port())
+	return addr
+}
+
+// timeStrays connects to an address without a route. The kernel runs the hook
+// and then looks for the route: no packet, no other hook, and the socket can
+// be used again. No call on a TCP socket that runs the hook costs less, so
+// none shows the hook better.
+func timeStrays(to netip.AddrPort, n int) ([]float64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(fd)
+	addr := sockaddr(to)
+	return timeChunks(n, func() (time.Duration, error) {
+		other := unix.ENETUNREACH
+		began := now()
+		for range chunk {
+			_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
+			if errno != unix.ENETUNREACH {
+				other = errno
+			}
+		}
+		took := now() - began
+		if other != unix.ENETUNREACH {
+			return 0, fmt.Errorf("connect to %s: error %q, want %q", to, other, unix.ENETUNREACH)
+		}
+		return took, nil
+	})
 }
 
 // timeChunks calls f, which makes `chunk` calls and returns the time they

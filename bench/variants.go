@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +33,7 @@ const (
 	sectionElsewhere = "elsewhere"
 	sectionConnect   = "connect"
 	sectionCycle     = "cycle"
+	sectionEvents    = "events"
 	sectionSet       = "set"
 	sectionGet       = "get"
 )
@@ -43,8 +46,10 @@ const (
 	nameAgain      = "direct again: the noise"
 	nameEmpty      = "hooks that do nothing"
 	nameAttached   = "attached, not redirected"
-	nameFull       = "… by a policy of 1024 filters"
+	nameFull       = "… by the largest policy"
 	nameRedirected = "redirected"
+	nameUnread     = "redirected, no event read"
+	nameRead       = "redirected, all events read"
 	nameNftPass    = "nft in place, not redirected"
 	nameNft        = "nft redirect"
 
@@ -72,18 +77,32 @@ type variant struct {
 	name    string
 	worker  *worker
 	order   order
+	anyOf   []netip.AddrPort // opConnect: each call goes to one of these, by chance
+}
+
+// run makes the calls.
+func (v variant) run(calls int) (reply, error) {
+	o := v.order
+	o.N = calls
+	if len(v.anyOf) > 0 {
+		o.To = make([]netip.AddrPort, warmUp+calls)
+		for i := range o.To {
+			o.To[i] = v.anyOf[rand.IntN(len(v.anyOf))]
+		}
+	}
+	return v.worker.do(o)
 }
 
 func connectTo(name string, w *worker, port uint16) variant {
-	return variant{sectionConnect, name, w, order{Op: opConnect, Port: port}}
+	return variant{section: sectionConnect, name: name, worker: w, order: order{Op: opConnect, To: []netip.AddrPort{local(port)}}}
 }
 
 func set(name string, w *worker, o option) variant {
-	return variant{sectionSet, name, w, order{Op: opSet, Option: o}}
+	return variant{section: sectionSet, name: name, worker: w, order: order{Op: opSet, Option: o}}
 }
 
 func get(name string, w *worker, o option) variant {
-	return variant{sectionGet, name, w, order{Op: opGet, Option: o}}
+	return variant{section: sectionGet, name: name, worker: w, order: order{Op: opGet, Option: o}}
 }
 
 var keepAlive = option{Level: unix.SOL_SOCKET, Name: unix.SO_KEEPALIVE, Value: []byte{1, 0, 0, 0}, Size: 4}

@@ -173,6 +173,8 @@ static long wb_scan_word(__u32 unused, struct wb_scan *s)
 		return 0;
 	}
 	word = s->summary * 64 + wb_lowest_bit(s->pending);
+	if (word * 64 >= s->end)
+		return 1;
 	s->pending &= s->pending - 1;
 	common = wb_common(s, word);
 	if (word == s->from / 64)

@@ -48,8 +48,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "waybill",
-		Short:         "Put local proxies in front of programs, in order and without loops",
+		Use:   "waybill",
+		Short: "Put local proxies in front of programs, in order and without loops",
 		Long: `Put any number of local proxies in front of any program, in order and without
 loops, even proxies that have never heard of each other.
 

@@ -107,7 +107,13 @@ func (t *Table) Asks(dimensions ...Dimension) bool {
 func (t *Table) WantedPorts() [1024]uint64 {
 	var wanted [1024]uint64
 	for i := range t.Filters {
-		for _, r := range portsOf(&t.Filters[i]) {
+		if len(t.Filters[i].Ports) == 0 {
+			for w := range wanted {
+				wanted[w] = ^uint64(0)
+			}
+			return wanted
+		}
+		for _, r := range t.Filters[i].Ports {
 			for p := int(r.First); p <= int(r.Last); p++ {
 				wanted[p/64] |= 1 << (p % 64)
 			}
