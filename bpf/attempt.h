@@ -87,7 +87,7 @@ __noinline int wb_report_outcome(const struct wb_policy *policy, const struct wb
 	o->event.time = bpf_ktime_get_boot_ns();
 	o->event.flow_id = records ? records->origin.flow_id : wb_new_flow_id();
 	o->event.kind = WB_EVENT_OUTCOME;
-	o->event.hop = query->n_hops;
+	o->event.hop = records ? wb_hop_number(records, query->n_hops) : 0;
 	if (d->verdict != WB_PASS)
 		o->event.provider = policy->providers[d->provider & (WB_MAX_PROVIDERS - 1)].handle;
 	wb_describe_current(&o->process, netns_cookie, o->event.flow_id);

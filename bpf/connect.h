@@ -127,8 +127,7 @@ static __always_inline void wb_stamp(struct wb_attempt *a)
 		s->carried = 0;
 		wb_describe_current(&r->origin, bpf_get_netns_cookie(a->ctx), wb_new_flow_id());
 		wb_current_program(&r->inode, &r->device);
-		if (a->policy->flags & WB_ASKS_CGROUP)
-			wb_keep_lineage();
+		wb_keep_lineage(); /* a later policy may ask, too */
 		if (a->query.self >= 0 && !(a->policy->flags & WB_TRACKING_OFF))
 			wb_add_hop(r, &a->policy->providers[self & (WB_MAX_PROVIDERS - 1)], &a->query.dst,
 				   WB_HOP_IMPLIED);

@@ -18,7 +18,7 @@ static __always_inline struct wb_end *wb_reserve_end(enum wb_event_kind kind, co
 	e->event.time = bpf_ktime_get_boot_ns();
 	e->event.flow_id = s->records.origin.flow_id;
 	e->event.kind = kind;
-	e->event.hop = s->carried;
+	e->event.hop = wb_hop_number(&s->records, s->carried);
 	if (wb_is_stamped(s)) {
 		e->event.provider = hop->handle;
 		e->since = hop->time;

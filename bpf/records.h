@@ -64,6 +64,12 @@ static __always_inline void wb_add_hop(struct wb_records *r, const struct wb_pro
 	r->n_hops = i + 1;
 }
 
+/* The number of a connection with these records in its flow. An implied hop is no connection of the flow's. */
+static __always_inline __u32 wb_hop_number(const struct wb_records *r, __u32 n_hops)
+{
+	return n_hops ? n_hops - (r->hops[0].flags & WB_HOP_IMPLIED) : 0;
+}
+
 /* The size of the blob for these records; 0: they make none. */
 static __always_inline __u32 wb_blob_size(__u32 n_hops)
 {

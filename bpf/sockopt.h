@@ -212,6 +212,9 @@ static __always_inline int wb_answer(struct bpf_sockopt *ctx)
 	if (!wb_is_connected(sk))
 		return -ENOTCONN;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	/* Another waybill, of a cgroup inside ours, has answered: the kernel itself knows no such option. */
+	if ((!s || !s->records.n_hops) && !bpf_get_retval())
+		return 0;
 	if (ctx->optname == WAYBILL_REDIRECT_STATE)
 		return wb_answer_state(ctx, s);
 	if (!s || !s->records.n_hops)

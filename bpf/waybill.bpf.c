@@ -151,6 +151,8 @@ int wb_setsockopt(struct bpf_sockopt *ctx)
 			ctx->optlen = 0; /* longer than the kernel showed us: let it use the caller's own */
 		return 1;
 	}
+	if (ctx->optlen == -1) /* another waybill, of a cgroup inside ours, has taken them */
+		return 1;
 	err = wb_set_records(ctx);
 	if (err)
 		return wb_refuse(-err);

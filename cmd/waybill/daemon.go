@@ -197,6 +197,9 @@ func showRemoved(w io.Writer, done *daemon.Removed, asJSON bool) error {
 	if done.Files != "" {
 		lines = append(lines, "files: "+done.Files)
 	}
+	if done.Left > 0 {
+		fmt.Fprintf(w, "%s of runs go on in their cgroups\n", count(done.Left, "program"))
+	}
 	if len(lines) == 0 {
 		lines = append(lines, "nothing: there was nothing of waybill's")
 	}

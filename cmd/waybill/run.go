@@ -122,6 +122,12 @@ func runCommand(cmd *cobra.Command, f runFlags, args []string) error {
 	ctx := context.WithoutCancel(cmd.Context())
 	var status int
 	if f.needsDaemon() {
+		for _, name := range []string{"port", "destination", "set", "block", "timeout", "quiet"} {
+			if cmd.Flags().Changed(name) {
+				err := &hintError{fmt.Errorf("run behind providers of the daemon: --%s has no effect there", name), "the policy says what its providers get; leave the flag out"}
+				return &exitStatus{statusOwnFailure, err}
+			}
+		}
 		status, err = embedded.Here(ctx, opts, f.enter)
 	} else {
 		status, err = embedded.Run(ctx, opts)

@@ -82,6 +82,9 @@ func ignoreGone(err error) error {
 
 // Move moves a process into the cgroup at dir.
 func Move(dir string, pid int) error {
+	if pid <= 0 {
+		return fmt.Errorf("move process %d to cgroup %s: no such process", pid, dir) // 0 would be ourselves
+	}
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
 		return fmt.Errorf("move process %d to cgroup %s: %w", pid, dir, err)
 	}

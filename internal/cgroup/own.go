@@ -5,16 +5,22 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
 // Own returns the directory of the cgroup (v2) of this process.
-func Own() (string, error) {
+func Own() (string, error) { return of("self") }
+
+// Of returns that of another process.
+func Of(pid int) (string, error) { return of(strconv.Itoa(pid)) }
+
+func of(process string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	f, err := os.Open("/proc/self/cgroup")
+	f, err := os.Open("/proc/" + process + "/cgroup")
 	if err != nil {
 		return "", err
 	}
@@ -24,5 +30,5 @@ func Own() (string, error) {
 			return filepath.Join(root, path), nil
 		}
 	}
-	return "", errors.New("find the cgroup of this process: the kernel has no cgroup v2")
+	return "", errors.New("find the cgroup of a process: the kernel has no cgroup v2")
 }

@@ -90,8 +90,12 @@ func (s *Server) sql(w http.ResponseWriter, r *http.Request, _ *Peer) error {
 }
 
 // run lasts as long as the connection.
+// maxRunBody is ample for the names of all providers that there can be.
+const maxRunBody = 16 << 10
+
 func (s *Server) run(w http.ResponseWriter, r *http.Request, p *Peer) error {
 	var request RunRequest
+	r.Body = http.MaxBytesReader(w, r.Body, maxRunBody)
 	if err := readJSON(w, r, &request); err != nil {
 		return err
 	}

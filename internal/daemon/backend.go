@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 
@@ -45,7 +46,13 @@ func (b Backend) Status(context.Context) (*control.Status, error) {
 		Unmatched: b.engine.Unmatched(),
 	}
 	for _, w := range b.applied.warnings() {
-		s.Warnings = append(s.Warnings, w.String())
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s:%d: %s", w.File, w.Line, w.Message))
+	}
+	if b.applied.file == nil {
+		s.Warnings = append(s.Warnings, "the policy in force is known to the kernel alone: apply one")
+	}
+	if b.store.Load() == nil {
+		s.Warnings = append(s.Warnings, "flows are not written down: the log says why")
 	}
 	return s, nil
 }
@@ -176,17 +183,37 @@ func (b Backend) Explain(_ context.Context, q explain.Question) (policy.Explanat
 	return answer, said
 }
 
+// flows is an error while the file can not be opened.
+func (b Backend) flows() (*flowstore.Store, error) {
+	if store := b.store.Load(); store != nil {
+		return store, nil
+	}
+	return nil, &control.Error{Status: http.StatusServiceUnavailable, Message: "flows are not written down", Hint: "the daemon's log says why; look at " + b.opts.DataDir}
+}
+
 // Flows implements [control.Backend].
 func (b Backend) Flows(ctx context.Context, q flowstore.Query) ([]flow.Flow, error) {
-	return b.store.Load().Flows(ctx, q)
+	store, err := b.flows()
+	if err != nil {
+		return nil, err
+	}
+	return store.Flows(ctx, q)
 }
 
 // Flow implements [control.Backend].
 func (b Backend) Flow(ctx context.Context, id flow.ID) (*flow.Flow, error) {
-	return b.store.Load().Flow(ctx, id)
+	store, err := b.flows()
+	if err != nil {
+		return nil, err
+	}
+	return store.Flow(ctx, id)
 }
 
 // SQL implements [control.Backend].
 func (b Backend) SQL(ctx context.Context, query string) ([]string, [][]any, error) {
-	return b.store.Load().SQL(ctx, query)
+	store, err := b.flows()
+	if err != nil {
+		return nil, nil, err
+	}
+	return store.SQL(ctx, query)
 }

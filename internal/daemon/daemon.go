@@ -9,6 +9,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -66,6 +67,10 @@ func (o *Options) complete() error {
 	}
 	o.Scope = filepath.Clean(o.Scope)
 	set(&o.Cgroup, defaultCgroup(o.Scope))
+	if rel, err := filepath.Rel(o.Scope, o.Cgroup); err != nil || rel == "." || strings.HasPrefix(rel, "..") {
+		return fmt.Errorf("use cgroup %s: it is not below the scope %s, so its connections would not be seen; try --cgroup %s",
+			o.Cgroup, o.Scope, filepath.Join(o.Scope, "waybill"))
+	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
@@ -76,7 +81,8 @@ func (o *Options) complete() error {
 // else one below the scope.
 func defaultCgroup(scope string) string {
 	if os.Getenv("INVOCATION_ID") != "" {
-		if own, err := cgroup.Own(); err == nil && strings.HasSuffix(own, ".service") {
+		own, err := cgroup.Own()
+		if err == nil && strings.HasSuffix(own, ".service") && strings.HasPrefix(own, scope+"/") {
 			return own
 		}
 	}
@@ -88,10 +94,12 @@ type Daemon struct {
 	opts    Options
 	log     *slog.Logger
 	started time.Time
+	work    atomic.Pointer[context.Context] // of Work
 	engine  *engine.Engine
 	store   atomic.Pointer[flowstore.Store]
 	watcher *watch.Watcher
 	feed    feed
+	lock    *os.File // of the run directory
 
 	mu      sync.Mutex // one change at a time
 	applied applied    // the policy in force
@@ -122,17 +130,21 @@ func (d *Daemon) open() (err error) {
 			return err
 		}
 	}
-	if d.engine, err = d.openEngine(); err != nil {
+	if d.lock, err = lockRunDir(d.opts.RunDir); err != nil {
+		return err
+	}
+	if err := d.checkTrace(); err != nil {
 		return err
 	}
 	if err := d.saveTrace(); err != nil {
 		return err
 	}
-	store, err := d.openStore()
-	if err != nil {
+	if d.engine, err = d.openEngine(); err != nil {
 		return err
 	}
-	d.store.Store(store)
+	if err := d.renewStore(); err != nil {
+		d.log.Error("flows are not written down; trying again", "error", err)
+	}
 	if d.watcher, err = watch.New(d.watchedPaths); err != nil {
 		return err
 	}
@@ -175,6 +187,7 @@ func (d *Daemon) openStore() (*flowstore.Store, error) {
 
 // Work does the daemon's work until ctx ends.
 func (d *Daemon) Work(ctx context.Context) error {
+	d.work.Store(&ctx)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -199,6 +212,9 @@ func (d *Daemon) Close() error {
 	if d.engine != nil {
 		errs = append(errs, d.engine.Close())
 	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -208,6 +224,9 @@ func (d *Daemon) refresh() {
 	defer d.mu.Unlock()
 	changed, err := d.followUnits()
 	err = errors.Join(err, d.clearRuns())
+	if d.store.Load() == nil {
+		err = errors.Join(err, d.renewStore())
+	}
 	if err == nil && !changed {
 		changed, err = d.engine.Refresh()
 	}

@@ -86,7 +86,8 @@ func (d *Daemon) put(next applied) error {
 func (d *Daemon) reapply() error {
 	next := d.applied
 	if next.file == nil {
-		next.file = &policyfile.File{}
+		// It is in the kernel alone. What is applied here would take its place.
+		return errors.New("the text of the policy in force is not known; apply one first")
 	}
 	next.effective = d.effective(next.file.Policy)
 	if err := d.engine.Apply(next.effective); err != nil {
@@ -147,7 +148,10 @@ func (d *Daemon) restorePolicy() error {
 	switch {
 	case err == nil && d.engine.Adopted():
 		_, err = d.ApplyPolicy(saved.Name, saved.Text)
-	case err == nil || errors.Is(err, fs.ErrNotExist):
+	default:
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.log.Error("the policy that was in force can not be read; taking the policy file", "error", err)
+		}
 		err = d.ReloadPolicy()
 	}
 	if err != nil && d.engine.Adopted() {

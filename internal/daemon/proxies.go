@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
@@ -85,7 +86,8 @@ func (d *Daemon) awaitListening(changes []change) {
 	defer cancel()
 	for _, c := range changes {
 		if err := c.new.process.WaitListening(ctx, c.listen...); err != nil {
-			d.log.Warn("a proxy is down at the start", "provider", c.Name, "error", err)
+			reason, _, _ := strings.Cut(err.Error(), "; it printed") // it printed into the same log
+			d.log.Warn("a proxy is down at the start", "provider", c.Name, "error", reason)
 		}
 	}
 }

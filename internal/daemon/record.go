@@ -67,7 +67,11 @@ func readBatch(events *engine.Events) ([]flow.Event, error) {
 // path waits for nobody's disk.
 func (d *Daemon) write(batch []flow.Event) {
 	ctx := context.Background() // a batch that was read is written
-	err := d.store.Load().Add(ctx, batch)
+	store := d.store.Load()
+	if store == nil {
+		return // it was said when it could not be opened
+	}
+	err := store.Add(ctx, batch)
 	if flowstore.IsCorrupt(err) {
 		err = errors.Join(err, d.renewStore())
 	}
@@ -84,7 +88,7 @@ func (d *Daemon) write(batch []flow.Event) {
 			continue
 		}
 		seen[event.Flow] = true
-		if f, err := d.store.Load().Flow(ctx, event.Flow); err == nil {
+		if f, err := store.Flow(ctx, event.Flow); err == nil {
 			d.feed.publish(*f)
 		}
 	}
@@ -93,10 +97,13 @@ func (d *Daemon) write(batch []flow.Event) {
 // renewStore moves a file that has become unreadable aside, and begins anew.
 // Who reads the old one meanwhile gets an error.
 func (d *Daemon) renewStore() error {
-	err := d.store.Load().Close()
-	next, openErr := d.openStore()
-	if openErr == nil {
+	var errs []error
+	if old := d.store.Swap(nil); old != nil {
+		errs = append(errs, old.Close())
+	}
+	next, err := d.openStore()
+	if err == nil {
 		d.store.Store(next)
 	}
-	return errors.Join(err, openErr)
+	return errors.Join(append(errs, err)...)
 }

@@ -54,6 +54,17 @@ func (d *Daemon) runPath(id string) string { return filepath.Join(d.opts.RunDir,
 func (d *Daemon) Run(_ context.Context, peer *control.Peer, r control.RunRequest) (*control.RunResult, io.Closer, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	// Who connected may have ended long ago, and its number be another's; and 0,
+	// for one that can not be seen from here, would mean ourselves.
+	if err := peer.Check(); err != nil {
+		return nil, nil, err
+	}
+	if d.applied.file == nil {
+		return nil, nil, errors.New("begin a run: the text of the policy in force is not known; apply one first")
+	}
+	if err := checkVia(r.Via); err != nil {
+		return nil, nil, err
+	}
 	for _, name := range r.Via {
 		if !hasProvider(d.applied.effective, name) {
 			return nil, nil, &control.Error{
@@ -71,7 +82,7 @@ func (d *Daemon) Run(_ context.Context, peer *control.Peer, r control.RunRequest
 	err := d.begin(run)
 	if err == nil {
 		// First the policy, then the process: none of its connections is missed.
-		err = errors.Join(cgroup.Move(run.Cgroup, peer.PID), peer.Check())
+		err = moveTo(run.Cgroup, peer)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, d.end(run))
@@ -80,9 +91,40 @@ func (d *Daemon) Run(_ context.Context, peer *control.Peer, r control.RunRequest
 	return &control.RunResult{Cgroup: run.Cgroup, Via: run.Via}, closer(func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		if work := d.work.Load(); work != nil && (*work).Err() != nil {
+			run.attended = false
+			return nil // it is we who end: the next daemon goes on with it
+		}
 		d.log.Info("ended a run", "run", run.ID)
 		return d.end(run)
 	}), nil
+}
+
+func checkVia(via []string) error {
+	seen := make(map[string]bool)
+	for _, name := range via {
+		if seen[name] {
+			return &control.Error{Status: http.StatusBadRequest, Message: fmt.Sprintf("provider %q is there twice", name), Hint: "a flow passes each provider once"}
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// moveTo moves the peer's process, and brings back one that turns out to be
+// another.
+func moveTo(dir string, peer *control.Peer) error {
+	before, err := cgroup.Of(peer.PID)
+	if err != nil {
+		return err
+	}
+	if err := cgroup.Move(dir, peer.PID); err != nil {
+		return err
+	}
+	if err := peer.Check(); err != nil {
+		return errors.Join(err, cgroup.Move(before, peer.PID))
+	}
+	return nil
 }
 
 type closer func() error
@@ -119,6 +161,9 @@ func (d *Daemon) end(run *activeRun) error {
 	delete(d.runs, run.ID)
 	os.Remove(d.runPath(run.ID)) // an error means that it was never written
 	os.Remove(run.Cgroup)        // an error means that something still runs in it
+	if d.applied.file == nil {
+		return nil // its filters stay with the policy that is in the kernel alone
+	}
 	return d.reapply()
 }
 

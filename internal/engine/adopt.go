@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +24,10 @@ func (e *Engine) openPinned(spec *ebpf.CollectionSpec, opts Options) error {
 	}
 	if err != nil {
 		return err
+	}
+	pattern, _ := unfinished(opts.State)
+	if err := sweep(pattern); err != nil {
+		return errors.Join(err, s.close())
 	}
 	err = e.adopt(s, spec, opts)
 	if errors.Is(err, errDead) {
@@ -53,7 +58,7 @@ func (e *Engine) createPinned(spec *ebpf.CollectionSpec, opts Options) error {
 		err = s.publish(opts.State)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(s.dir), s.close())
+		return errors.Join(err, e.closeHooks(), os.RemoveAll(s.dir), s.close())
 	}
 	e.state = s
 	return nil
@@ -80,7 +85,7 @@ func (e *Engine) adopt(s *state, spec *ebpf.CollectionSpec, opts Options) error 
 	if err != nil {
 		return explainLoadError(err)
 	}
-	if err := errors.Join(e.putMeta(abi(spec), opts.Version), e.adoptPolicy()); err != nil {
+	if err := errors.Join(e.putMeta(abi(spec), opts.Version), e.adoptPolicy(s)); err != nil {
 		return errors.Join(err, e.objects.Close())
 	}
 	if err := e.replacePrograms(s); err != nil {
@@ -135,21 +140,55 @@ func (s *state) loadMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error
 
 // adoptPolicy finds the policy in force, and takes away what a process that
 // was killed in the middle of Apply has left.
-func (e *Engine) adoptPolicy() error {
-	var inner *ebpf.Map
-	err := e.objects.Policies.Lookup(uint32(0), &inner)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil // none was ever applied
-	}
-	if err != nil {
-		return fmt.Errorf("adopt policy: %w", err)
+func (e *Engine) adoptPolicy(s *state) error {
+	inner, err := e.findInner(s)
+	if err != nil || inner == nil {
+		return err
 	}
 	var p kernelWbPolicy
 	if err := inner.Lookup(uint32(0), &p); err != nil {
 		return errors.Join(fmt.Errorf("adopt policy: %w", err), inner.Close())
 	}
-	e.inner, e.generation = inner, p.Generation
+	e.inner, e.generation, e.kept = inner, p.Generation, make(map[uint64]bool)
+	for _, provider := range p.Providers[:min(int(p.N_providers), len(p.Providers))] {
+		e.kept[provider.Handle] = true
+	}
+	e.dropCounters(e.kept)
 	return e.sortOut()
+}
+
+// findInner opens the pinned map whose id the outer one has; nil: no policy was
+// ever applied. Pins of others are taken away.
+func (e *Engine) findInner(s *state) (*ebpf.Map, error) {
+	raw, err := e.objects.Policies.LookupBytes(uint32(0))
+	if err != nil {
+		return nil, fmt.Errorf("adopt policy: %w", err)
+	}
+	paths, err := filepath.Glob(s.mapPath("policy_*"))
+	if err != nil {
+		return nil, err
+	}
+	var found *ebpf.Map
+	for _, path := range paths {
+		m, err := ebpf.LoadPinnedMap(path, nil)
+		if err != nil {
+			return nil, fmt.Errorf("adopt policy: %w", err)
+		}
+		info, err := m.Info()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("adopt policy: %w", err), m.Close())
+		}
+		if id, ok := info.ID(); ok && raw != nil && uint32(id) == binary.NativeEndian.Uint32(raw) {
+			found = m
+			continue
+		}
+		m.Close()
+		os.Remove(path)
+	}
+	if found == nil && raw != nil {
+		return nil, errors.New("adopt policy: the map of the policy in force is not pinned")
+	}
+	return found, nil
 }
 
 // sortOut tells the classes and contexts of the generation in force from
@@ -217,8 +256,14 @@ func Remove(dir string) error {
 }
 
 // remove begins with the hooks that redirect, and waits a moment for what
-// they have sent on its way.
+// they have sent on its way. First of all the state loses its name: should we be
+// killed here, what is left is swept, not adopted.
 func (s *state) remove() error {
+	_, nameless := unfinished(s.dir)
+	if err := os.Rename(s.dir, nameless); err != nil {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	s.dir = nameless
 	links, err := filepath.Glob(s.linkPath("*"))
 	if err != nil {
 		return err

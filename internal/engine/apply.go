@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -20,12 +21,12 @@ import (
 // Programs, users and cgroups that p names need not exist: [Engine.Refresh]
 // looks for them again.
 func (e *Engine) Apply(p policy.Policy) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	ids, err := identity.Resolve(p)
+	ids, err := identity.Resolve(p) // without the lock: it asks file systems, which may take their time
 	if err != nil {
 		return fmt.Errorf("apply policy: %w", err)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	return e.apply(p, ids)
 }
 
@@ -75,7 +76,14 @@ func (e *Engine) apply(p policy.Policy, ids policy.Identities) error {
 	if err != nil {
 		return fmt.Errorf("apply policy: %w", err)
 	}
-	if err := e.commit(table, inner); err != nil {
+	if e.state != nil {
+		err = inner.Pin(e.state.policyPath(e.generation + 1))
+	}
+	if err == nil {
+		err = e.commit(table, inner)
+	}
+	if err != nil {
+		inner.Unpin() // an error means that it was not pinned
 		return fmt.Errorf("apply policy: %w", errors.Join(err, inner.Close()))
 	}
 	e.policy, e.ids = p, ids
@@ -98,22 +106,15 @@ func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	if err != nil {
 		e.dropClasses(keys)
 		e.dropContexts(contexts)
-		e.dropCounters(e.table)
+		e.dropCounters(e.kept)
 		return err
 	}
 	e.retire(table)
+	e.kept = handles(table)
 	e.table, e.inner, e.generation, e.classes, e.contexts = table, inner, generation, keys, contexts
-	e.tables[generation] = table
-	delete(e.tables, generation-keptTables)
-	for _, p := range table.Providers {
-		e.names[p.Handle] = p.Name // names of former providers stay, for the flows that have been through them
-	}
+	e.names.add(generation, table)
 	return nil
 }
-
-// keptTables is how many generations of policies the indices in events can
-// still be read by.
-const keptTables = 64
 
 // retire takes away what only the old policy needed. An error here would
 // leave a few bytes behind until Close; the new policy is in force all the same.
@@ -123,7 +124,10 @@ func (e *Engine) retire(next *policy.Table) {
 	}
 	e.dropClasses(e.classes)
 	e.dropContexts(e.contexts)
-	e.dropCounters(next)
+	e.dropCounters(handles(next))
+	if e.state != nil {
+		os.Remove(e.state.policyPath(e.generation))
+	}
 	e.inner.Close()
 }
 
@@ -196,20 +200,22 @@ func (e *Engine) addCounters(t *policy.Table) error {
 	for _, p := range t.Providers {
 		err := e.objects.ProviderCounters.Update(p.Handle, make([]kernelWbProviderCounts, cpus), ebpf.UpdateNoExist)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-			return err
+			return fmt.Errorf("put the counters of provider %q: %w", p.Name, err)
 		}
 	}
 	return nil
 }
 
-// dropCounters deletes the counters of providers that keep does not have.
-func (e *Engine) dropCounters(keep *policy.Table) {
-	kept := make(map[uint64]bool)
-	if keep != nil {
-		for _, p := range keep.Providers {
-			kept[p.Handle] = true
-		}
+func handles(t *policy.Table) map[uint64]bool {
+	all := make(map[uint64]bool)
+	for _, p := range t.Providers {
+		all[p.Handle] = true
 	}
+	return all
+}
+
+// dropCounters deletes the counters of providers that are not among these.
+func (e *Engine) dropCounters(kept map[uint64]bool) {
 	var (
 		handle uint64
 		counts []kernelWbProviderCounts

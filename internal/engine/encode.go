@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"github.com/waybill-net/waybill/internal/policy"
 )
@@ -150,7 +151,7 @@ func (e *Engine) checkCgroups(t *policy.Table) error {
 			return fmt.Errorf("provider %q: cgroup %s is not below the scope %s, so its sockets would not be seen", p.Name, p.Cgroup, e.scope)
 		}
 		for _, q := range t.Providers[:i] {
-			if q.Cgroup != "" && (p.Cgroup == q.Cgroup || below(p.Cgroup, q.Cgroup) || below(q.Cgroup, p.Cgroup)) {
+			if q.Cgroup != "" && (filepath.Clean(p.Cgroup) == filepath.Clean(q.Cgroup) || below(p.Cgroup, q.Cgroup) || below(q.Cgroup, p.Cgroup)) {
 				return fmt.Errorf("providers %q and %q: cgroups %s and %s overlap; give each provider one of its own", q.Name, p.Name, q.Cgroup, p.Cgroup)
 			}
 		}

@@ -63,12 +63,12 @@ type Engine struct {
 	generation uint32
 	policy     policy.Policy // in force
 	ids        policy.Identities
-	table      *policy.Table            // of policy and ids; nil before the first Apply
-	inner      *ebpf.Map                // holds table in the kernel
-	classes    []kernelWbClassKey       // of table, in the kernel
-	contexts   []kernelWbContextKey     // likewise
-	tables     map[uint32]*policy.Table // by generation, the latest ones
-	names      map[uint64]string        // of providers, by handle
+	table      *policy.Table        // of policy and ids; nil before the first Apply
+	inner      *ebpf.Map            // holds table in the kernel
+	classes    []kernelWbClassKey   // of table, in the kernel
+	contexts   []kernelWbContextKey // likewise
+	kept       map[uint64]bool      // handles of its providers, which have counters
+	names      names                // has a lock of its own: events are read meanwhile
 }
 
 // Open loads the programs and attaches them to the scope, or adopts those
@@ -85,6 +85,9 @@ func Open(opts Options) (*Engine, error) {
 	if opts.InFlight < 0 {
 		return nil, fmt.Errorf("open engine: in-flight limit %d is negative", opts.InFlight)
 	}
+	if most := len(kernelWbMeta{}.Scope) - 1; len(opts.Scope) > most {
+		return nil, fmt.Errorf("open engine: the path of the scope has %d bytes, at most %d", len(opts.Scope), most)
+	}
 	spec, err := prepare(opts)
 	if err != nil {
 		return nil, err
@@ -92,8 +95,6 @@ func Open(opts Options) (*Engine, error) {
 	e := &Engine{
 		scope:    opts.Scope,
 		innerMap: spec.Maps[kernelMapPolicies].InnerMap,
-		names:    make(map[uint64]string),
-		tables:   make(map[uint32]*policy.Table),
 	}
 	if opts.State == "" {
 		err = e.create(spec)

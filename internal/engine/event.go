@@ -80,10 +80,8 @@ func (r *Events) decode(raw []byte) (flow.Event, bool) {
 		Flow: flow.ID(head.FlowId),
 		Hop:  int(head.Hop),
 	}
-	r.e.mu.Lock()
-	defer r.e.mu.Unlock()
 	if head.Provider != 0 {
-		event.Provider = r.e.providerName(head.Provider)
+		event.Provider = r.e.names.provider(head.Provider)
 	}
 	switch kernelWbEventKind(head.Kind) {
 	case kernelWbEventKindWB_EVENT_OUTCOME:
@@ -131,12 +129,9 @@ func (r *Events) decodeOutcome(event *flow.Event, o *kernelWbOutcome) bool {
 	event.Dst = decodeEndpoint(o.Dst)
 	event.Implied = o.Implied != 0
 	event.Process = decodeProcess(o)
-	table := r.e.tables[o.Generation]
 	if event.Kind != flow.Passed {
 		event.State = policy.State(o.State).String()
-		if table != nil && int(o.Filter) < len(table.Filters) {
-			event.Filter = table.Filters[o.Filter].Name
-		}
+		event.Filter = r.e.names.filterAt(o.Generation, int(o.Filter))
 	}
 	for _, skip := range []struct {
 		mask   uint64
@@ -144,20 +139,11 @@ func (r *Events) decodeOutcome(event *flow.Event, o *kernelWbOutcome) bool {
 	}{{o.Excluded, flow.SkipState}, {o.Bypassed, flow.SkipDown}, {o.Shadowed, flow.SkipShadow}} {
 		for i := range policy.MaxProviders {
 			if skip.mask&(1<<i) != 0 {
-				event.Skipped = append(event.Skipped, flow.Skip{Provider: providerAt(table, i), Reason: skip.reason})
+				event.Skipped = append(event.Skipped, flow.Skip{Provider: r.e.names.providerAt(o.Generation, i), Reason: skip.reason})
 			}
 		}
 	}
 	return true
-}
-
-// providerAt names a provider by its place in the policy that decided, unless
-// that policy is long gone.
-func providerAt(t *policy.Table, i int) string {
-	if t == nil || i >= len(t.Providers) {
-		return fmt.Sprintf("#%d", i)
-	}
-	return t.Providers[i].Name
 }
 
 func decodeProcess(o *kernelWbOutcome) flow.Process {
@@ -180,13 +166,4 @@ func splitArgs(raw []byte) []string {
 		return nil
 	}
 	return strings.Split(strings.ToValidUTF8(line, "\uFFFD"), "\x00")
-}
-
-// providerName gives the handle in hexadecimal for a provider that no policy
-// so far has named. The caller holds e.mu.
-func (e *Engine) providerName(handle uint64) string {
-	if name, ok := e.names[handle]; ok {
-		return name
-	}
-	return fmt.Sprintf("%016x", handle)
 }

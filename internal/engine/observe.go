@@ -220,7 +220,7 @@ func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {
 	}
 	for _, h := range s.Records.Hops[:min(int(s.Records.N_hops), len(s.Records.Hops))] {
 		flow.Hops = append(flow.Hops, Hop{
-			Provider: e.providerName(h.Handle),
+			Provider: e.names.provider(h.Handle),
 			Dst:      decodeEndpoint(kernelWbEndpoint{Addr: h.Addr, Port: h.Port}),
 			Time:     time.Duration(h.Time),
 			Implied:  h.Flags&uint16(kernelWbHopFlagsWB_HOP_IMPLIED) != 0,

@@ -36,6 +36,13 @@ type state struct {
 func (s *state) mapPath(name string) string {
 	return filepath.Join(s.dir, "maps", strings.TrimPrefix(name, "."))
 }
+
+// policyPath is of the inner map of one generation. It is pinned because to
+// open it by the id that the outer map gives takes CAP_SYS_ADMIN.
+func (s *state) policyPath(generation uint32) string {
+	return s.mapPath(fmt.Sprintf("policy_%d", generation))
+}
+
 func (s *state) linkPath(name string) string { return filepath.Join(s.dir, "links", name) }
 
 // ErrInUse says that another process has the state.
@@ -162,10 +169,19 @@ func abi(spec *ebpf.CollectionSpec) uint64 {
 			continue
 		}
 		fmt.Fprintf(h, "%s %v %d %d %d\n", name, m.Type, m.KeySize, m.ValueSize, m.Flags)
+		if !strings.HasPrefix(name, kernelMapInflight) { // those two have a size that is an option
+			fmt.Fprintf(h, "%d\n", m.MaxEntries)
+		}
 		writeShape(h, m.Key, 0)
 		writeShape(h, m.Value, 0)
 		if m.InnerMap != nil {
 			writeShape(h, m.InnerMap.Value, 0)
+		}
+	}
+	// The meaning of numbers in values: counters, kinds, flags.
+	for t, err := range spec.Types.All() {
+		if enum, ok := t.(*btf.Enum); ok && err == nil && strings.HasPrefix(enum.Name, "wb_") {
+			fmt.Fprintf(h, "%s %v\n", enum.Name, enum.Values)
 		}
 	}
 	return binary.LittleEndian.Uint64(h.Sum(nil))

@@ -17,9 +17,10 @@ import (
 	"github.com/waybill-net/waybill/internal/policy"
 )
 
-// Resolve looks up everything that p names. What does not exist is left out;
-// what can never be one of the kind, such as a cgroup outside the cgroup v2
-// file system, is an error.
+// Resolve looks up everything that p names. What does not exist, or can not be
+// looked at, is left out: the owner of one path must not be able to hold up
+// the whole policy. What can never be one of the kind, such as a cgroup outside
+// the cgroup v2 file system, is an error.
 func Resolve(p policy.Policy) (policy.Identities, error) {
 	ids := policy.Identities{
 		Programs: make(map[string]policy.FileID),
@@ -28,7 +29,9 @@ func Resolve(p policy.Policy) (policy.Identities, error) {
 	}
 	var errs []error
 	for _, path := range Programs(p) {
-		errs = append(errs, put(ids.Programs, path, Program))
+		if id, err := Program(path); err == nil {
+			ids.Programs[path] = id
+		}
 	}
 	for _, name := range users(p) {
 		errs = append(errs, put(ids.Users, name, User))
@@ -55,9 +58,6 @@ func put[ID any](ids map[string]ID, name string, find func(string) (ID, error)) 
 func Program(path string) (policy.FileID, error) {
 	var st syscall.Stat_t
 	if err := syscall.Stat(path, &st); err != nil {
-		if errors.Is(err, syscall.ENOTDIR) {
-			err = fs.ErrNotExist
-		}
 		return policy.FileID{}, fmt.Errorf("identify program %s: %w", path, err)
 	}
 	// stat packs the number in its own way; this is the kernel's.

@@ -166,41 +166,42 @@ func exact[ID comparable](t *Table, d Dimension, asks func(*TableFilter) bool, i
 func (t *Table) cgroupClasses() []Class {
 	paths := make(map[string]CgroupID)
 	for i := range t.Filters {
-		f := &t.Filters[i]
-		for path, id := range f.named {
-			paths[path] = id
+		for path, id := range t.Filters[i].named {
+			paths[filepath.Clean(path)] = id
 		}
 	}
-	var classes []Class
-	for d, names := range map[Dimension]func(*TableFilter) []string{
-		DimCgroup:         func(f *TableFilter) []string { return f.Cgroups },
-		DimOriginalCgroup: func(f *TableFilter) []string { return f.OriginalCgroups },
-	} {
-		classes = append(classes, Class{Dimension: d})
-		other := &classes[len(classes)-1]
-		for i := range t.Filters {
-			if len(names(&t.Filters[i])) == 0 {
-				other.Members.add(i)
-			}
-		}
-		rest := other.Members
-		for path, id := range paths {
-			c := Class{Dimension: d, Data: data64(id.ID, 0), Bits: 128, Exact: true, Members: rest}
-			for i := range t.Filters {
-				f := &t.Filters[i]
-				if slices.ContainsFunc(names(f), func(above string) bool { return isOrBelow(path, above) && f.named[above] != CgroupID{} }) {
-					c.Members.add(i)
-				}
-			}
-			classes = append(classes, c)
-		}
-	}
-	return classes
+	classes := t.classesOfCgroups(DimCgroup, paths, func(f *TableFilter) []string { return f.Cgroups })
+	return append(classes, t.classesOfCgroups(DimOriginalCgroup, paths, func(f *TableFilter) []string { return f.OriginalCgroups })...)
 }
 
-func isOrBelow(path, above string) bool {
-	path, above = filepath.Clean(path), filepath.Clean(above)
-	return path == above || above == "/" || strings.HasPrefix(path, above+"/")
+func (t *Table) classesOfCgroups(d Dimension, paths map[string]CgroupID, names func(*TableFilter) []string) []Class {
+	other := Class{Dimension: d}
+	named := make(map[string][]int) // by path, who names it
+	for i := range t.Filters {
+		f := &t.Filters[i]
+		if len(names(f)) == 0 {
+			other.Members.add(i)
+		}
+		for _, path := range names(f) {
+			if _, exists := f.named[path]; exists {
+				named[filepath.Clean(path)] = append(named[filepath.Clean(path)], i)
+			}
+		}
+	}
+	classes := []Class{other}
+	for path, id := range paths {
+		c := Class{Dimension: d, Data: data64(id.ID, 0), Bits: 128, Exact: true, Members: other.Members}
+		for above := path; ; above = filepath.Dir(above) {
+			for _, i := range named[above] {
+				c.Members.add(i)
+			}
+			if above == filepath.Dir(above) {
+				break
+			}
+		}
+		classes = append(classes, c)
+	}
+	return classes
 }
 
 // node is a prefix in one dimension on its way to becoming a [Class].
@@ -363,4 +364,9 @@ func (r PortRange) blocks() []portBlock {
 		first += size
 	}
 	return blocks
+}
+
+func isOrBelow(path, above string) bool {
+	path, above = filepath.Clean(path), filepath.Clean(above)
+	return path == above || above == "/" || strings.HasPrefix(path, above+"/")
 }

@@ -111,7 +111,7 @@ func (t *Table) lineage(dir string) []uint64 {
 
 // connect adds the step of one connect().
 func (j *journey) connect() {
-	step := Step{ProxyOf: j.process.proxyOf, Process: j.process.Subject, Hop: len(j.query.Hops)}
+	step := Step{ProxyOf: j.process.proxyOf, Process: j.process.Subject, Hop: hopNumber(j.query.Hops)}
 	if j.query.Self >= 0 {
 		step.ProxyOf = j.table.Providers[j.query.Self].Name
 	}
@@ -194,4 +194,13 @@ func (j *journey) stamp(p *TableProvider) {
 		j.query.Hops = append(j.query.Hops, Hop{Handle: by.Handle, Weight: by.Weight, Implied: true})
 	}
 	j.query.Hops = append(j.query.Hops, Hop{Handle: p.Handle, Weight: p.Weight})
+}
+
+// hopNumber is the number of a connection with these hops in its flow. An
+// implied hop is no connection of the flow's.
+func hopNumber(hops []Hop) int {
+	if len(hops) > 0 && hops[0].Implied {
+		return len(hops) - 1
+	}
+	return len(hops)
 }

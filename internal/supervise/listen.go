@@ -55,10 +55,15 @@ func (p *Process) said() string {
 // and its port. It asks the kernel's table, in the network namespace of pid. To
 // connect instead would show the proxy a connection that means nothing.
 func IsListening(pid int, a netip.AddrPort) (bool, error) {
-	file := "tcp6"
 	if a.Addr().Is4() {
-		file = "tcp"
+		if listening, err := isListed(pid, "tcp", a); listening || err != nil {
+			return listening, err
+		}
 	}
+	return isListed(pid, "tcp6", a) // where [::] takes IPv4 as well, if it was not told otherwise
+}
+
+func isListed(pid int, file string, a netip.AddrPort) (bool, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", pid, file))
 	if os.IsNotExist(err) {
 		return false, nil // it has just ended; its state will say so
@@ -77,7 +82,7 @@ func IsListening(pid int, a netip.AddrPort) (bool, error) {
 		}
 		if got, err := parseProcAddr(fields[1]); err != nil {
 			return false, err
-		} else if got == a || got.Port() == a.Port() && got.Addr().IsUnspecified() {
+		} else if got.Port() == a.Port() && got.Addr().Unmap() == a.Addr() || got.Port() == a.Port() && got.Addr().IsUnspecified() {
 			return true, nil
 		}
 	}
