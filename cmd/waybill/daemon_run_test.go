@@ -39,7 +39,13 @@ func TestRunThroughDaemon(t *testing.T) {
 	if err := os.WriteFile(h.policyPath(), []byte(policy), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	// With the capabilities of the unit, and by a daemon that has adopted the state of another.
+	h.wrap = []string{"setpriv", "--no-new-privs", "--bounding-set=" + unitCapabilities(t)}
+	h.start(waybill, "--group", "nogroup").terminate(t)
 	h.start(waybill, "--group", "nogroup")
+	if s := h.status(); !s.Adopted {
+		t.Errorf("not adopted: %+v", s)
+	}
 
 	const url = "http://192.0.2.1:8080/"
 	ask := []string{"curl", "-sS", "--http0.9", "--max-time", "10", url}
@@ -57,6 +63,9 @@ func TestRunThroughDaemon(t *testing.T) {
 	}
 
 	flows := h.waitFlows(1)
+	if f := flows[0]; !strings.HasSuffix(f.Details.Executable, "curl") || f.Details.User != "nobody" || !strings.HasSuffix(f.Details.Cgroup, "/runs/"+strings.TrimPrefix(f.Hops[0].Filter, "run-")) {
+		t.Errorf("what is known of the process: %+v", f.Details)
+	}
 	if f := flows[0]; f.Process.UID != nobody || len(f.Hops) != 2 || f.Hops[0].Provider != "dlp" || !strings.HasPrefix(f.Hops[0].Filter, "run-") {
 		t.Errorf("flow: %+v", f)
 	}
@@ -64,6 +73,25 @@ func TestRunThroughDaemon(t *testing.T) {
 		t.Errorf("%d runs are left", s.Runs)
 	}
 	h.checkForbidden()
+}
+
+// unitCapabilities reads what the unit leaves the daemon, as setpriv takes it.
+func unitCapabilities(t *testing.T) string {
+	t.Helper()
+	unit, err := os.ReadFile("../../packaging/waybill.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, found := strings.Cut(string(unit), "CapabilityBoundingSet=")
+	list, _, _ = strings.Cut(list, "\n")
+	if !found {
+		t.Fatal("the unit bounds no capabilities")
+	}
+	set := "-all"
+	for _, name := range strings.Fields(list) {
+		set += ",+" + strings.ToLower(strings.TrimPrefix(name, "CAP_"))
+	}
+	return set
 }
 
 // open lets other users reach a directory of the test.

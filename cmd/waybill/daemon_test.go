@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -72,6 +73,8 @@ type daemonHost struct {
 	t   *testing.T
 	dir string
 	log *os.File
+
+	wrap []string // in front of the daemon's command line
 }
 
 func newDaemonHost(t *testing.T) *daemonHost {
@@ -123,7 +126,8 @@ func (h *daemonHost) start(binary string, flags ...string) *daemonProcess {
 	}
 	defer notify.Close()
 	args := append(h.flags(), "--policy", h.policyPath(), "--data-dir", filepath.Join(h.dir, "data"))
-	cmd := h.Command("daemon", binary, append(append([]string{"daemon"}, args...), flags...)...)
+	line := slices.Concat(h.wrap, []string{binary, "daemon"}, args, flags)
+	cmd := h.Command("daemon", line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
 	cmd.ExtraFiles = []*os.File{h.StateFile()}
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String())

@@ -99,6 +99,7 @@ type Daemon struct {
 	store   atomic.Pointer[flowstore.Store]
 	watcher *watch.Watcher
 	feed    feed
+	origins origin.Resolver
 	lock    *os.File // of the run directory
 
 	mu      sync.Mutex // one change at a time
@@ -171,10 +172,9 @@ func (d *Daemon) openEngine() (*engine.Engine, error) {
 }
 
 func (d *Daemon) openStore() (*flowstore.Store, error) {
-	resolver := new(origin.Resolver)
 	store, err := flowstore.Open(flowstore.Options{
 		Path:    filepath.Join(d.opts.DataDir, "flows.db"),
-		Details: resolver.Details,
+		Details: d.origins.Details,
 	})
 	if err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ func (d *Daemon) record(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
 	for {
-		batch, err := readBatch(events)
+		batch, err := d.readBatch(events)
 		if len(batch) > 0 {
 			d.write(batch)
 		}
@@ -42,16 +42,16 @@ func (d *Daemon) record(ctx context.Context) error {
 }
 
 // readBatch waits for an event, and then a moment for others.
-func readBatch(events *engine.Events) ([]flow.Event, error) {
+func (d *Daemon) readBatch(events *engine.Events) ([]flow.Event, error) {
 	events.SetDeadline(time.Time{})
-	event, err := events.Read()
+	event, err := d.readEvent(events)
 	if err != nil {
 		return nil, err
 	}
 	batch := []flow.Event{event}
 	events.SetDeadline(time.Now().Add(batchTime))
 	for len(batch) < batchSize {
-		event, err := events.Read()
+		event, err := d.readEvent(events)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return batch, nil
 		}
@@ -61,6 +61,16 @@ func readBatch(events *engine.Events) ([]flow.Event, error) {
 		batch = append(batch, event)
 	}
 	return batch, nil
+}
+
+// readEvent looks at once who began a flow, and remembers it: many a program
+// has ended by the time its batch is written.
+func (d *Daemon) readEvent(events *engine.Events) (flow.Event, error) {
+	event, err := events.Read()
+	if err == nil && event.Hop == 0 && event.Process.PID != 0 {
+		d.origins.Details(event.Process)
+	}
+	return event, err
 }
 
 // write keeps a batch. What can not be kept is lost, and said so: the data
