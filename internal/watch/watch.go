@@ -5,9 +5,12 @@ package watch
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -18,6 +21,7 @@ type Watcher struct {
 	inotify *fsnotify.Watcher
 	changed chan struct{} // the paths are others
 	paths   func() []string
+	watched map[string]fs.FileInfo // by name, the directories that are
 }
 
 const (
@@ -33,7 +37,7 @@ func New(paths func() []string) (*Watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch paths: %w", err)
 	}
-	return &Watcher{inotify: inotify, changed: make(chan struct{}, 1), paths: paths}, nil
+	return &Watcher{inotify: inotify, changed: make(chan struct{}, 1), paths: paths, watched: make(map[string]fs.FileInfo)}, nil
 }
 
 // Changed tells the watcher that the paths are others now.
@@ -86,37 +90,64 @@ func (w *Watcher) drain(ctx context.Context) {
 func (w *Watcher) watch() {
 	want := directories(w.paths())
 	for _, dir := range w.inotify.WatchList() {
-		if !slices.Contains(want, dir) {
+		// A watch is of an inode: another directory of the same name needs another.
+		if st, err := os.Stat(dir); err != nil || !slices.Contains(want, dir) || !os.SameFile(st, w.watched[dir]) {
 			w.inotify.Remove(dir) // an error means that the directory is gone
+			delete(w.watched, dir)
 		}
 	}
-	have := w.inotify.WatchList()
 	for _, dir := range want {
-		if !slices.Contains(have, dir) {
-			w.inotify.Add(dir)
+		if w.watched[dir] != nil {
+			continue
+		}
+		if st, err := os.Stat(dir); err == nil && w.inotify.Add(dir) == nil {
+			w.watched[dir] = st
 		}
 	}
 }
 
-// directories lists, for each path and for what it links to, the deepest
-// directory above it that exists: that is where it comes and goes.
+// maxLinks bounds the symbolic links that are followed, as the kernel does.
+const maxLinks = 40
+
+// directories lists the existing directories on the way to each path, and to
+// what symbolic links on that way lead to: there it comes, goes and is
+// replaced.
 func directories(paths []string) []string {
-	var dirs []string
+	dirs := make(map[string]bool)
 	for _, path := range paths {
-		dirs = append(dirs, existing(filepath.Dir(path)))
-		if target, err := filepath.EvalSymlinks(path); err == nil && target != path {
-			dirs = append(dirs, existing(filepath.Dir(target)))
-		}
+		links := maxLinks
+		follow(filepath.Clean(path), dirs, &links)
 	}
-	slices.Sort(dirs)
-	return slices.Compact(dirs)
+	return slices.Sorted(maps.Keys(dirs))
 }
 
-func existing(dir string) string {
-	for {
-		if st, err := os.Stat(dir); err == nil && st.IsDir() || dir == "/" || dir == "." {
-			return dir
+func follow(path string, dirs map[string]bool, links *int) {
+	at := "/"
+	for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
+		dirs[at] = true
+		next := filepath.Join(at, name)
+		st, err := os.Lstat(next)
+		if err != nil {
+			return // it will come to be seen in at
 		}
-		dir = filepath.Dir(dir)
+		if st.Mode()&fs.ModeSymlink != 0 {
+			if *links--; *links < 0 {
+				return
+			}
+			target, err := os.Readlink(next)
+			if err != nil {
+				return
+			}
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(at, target)
+			}
+			follow(target, dirs, links)
+			if next, err = filepath.EvalSymlinks(next); err != nil {
+				return
+			}
+		} else if !st.IsDir() {
+			return
+		}
+		at = next
 	}
 }

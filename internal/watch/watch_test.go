@@ -75,6 +75,47 @@ func TestProgramIsReplaced(t *testing.T) {
 	expect(t, looks, link, "the replacement of what a link leads to")
 }
 
+// TestLinkInTheMiddle: as of /etc/alternatives, and of a directory "current".
+func TestLinkInTheMiddle(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"v1", "v2", "v3"} {
+		if err := os.Mkdir(in(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, in(name+"/program"))
+	}
+	link := func(target, name string) {
+		t.Helper()
+		if err := os.Symlink(target, in(name+".new")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(in(name+".new"), in(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("v1", "current")
+	link("current/program", "middle")
+	link(in("middle"), "program")
+	looks := start(t, in("program"))
+	link("v2", "current")
+	expect(t, looks, in("program"), "another directory behind a link in the middle")
+	link("v3/program", "middle")
+	expect(t, looks, in("program"), "another link in the middle")
+	// The directory itself is exchanged, and then what is in the new one.
+	for _, step := range [][2]string{{"v3", "old"}, {"v1", "v3"}} {
+		if err := os.Rename(in(step[0]), in(step[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, looks, in("program"), "another directory")
+	write(t, in("v3/next"))
+	if err := os.Rename(in("v3/next"), in("v3/program")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, looks, in("program"), "a replacement in it")
+}
+
 func write(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o755); err != nil {
