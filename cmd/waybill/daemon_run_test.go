@@ -42,7 +42,7 @@ func TestRunThroughDaemon(t *testing.T) {
 	// With the capabilities of the unit, and by a daemon that has adopted the state of another.
 	h.wrap = []string{"setpriv", "--no-new-privs", "--bounding-set=" + unitCapabilities(t)}
 	h.start(waybill, "--group", "nogroup").terminate(t)
-	h.start(waybill, "--group", "nogroup")
+	d := h.start(waybill, "--group", "nogroup")
 	if s := h.status(); !s.Adopted {
 		t.Errorf("not adopted: %+v", s)
 	}
@@ -73,6 +73,21 @@ func TestRunThroughDaemon(t *testing.T) {
 		t.Errorf("%d runs are left", s.Runs)
 	}
 	h.checkForbidden()
+
+	// A hang-up reads the policy file again.
+	before := h.status().Policy.Generation
+	if err := os.WriteFile(h.policyPath(), []byte("version: 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.cmd.Process.Signal(syscall.SIGHUP)
+	for deadline := time.Now().Add(10 * time.Second); h.status().Policy.Generation == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the policy file was not read again")
+		}
+	}
+	if s := h.status(); len(s.Providers) != 0 {
+		t.Errorf("providers: %+v", s.Providers)
+	}
 }
 
 // unitCapabilities reads what the unit leaves the daemon, as setpriv takes it.

@@ -1,20 +1,24 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/doctor"
 )
 
 func newDoctor() *cobra.Command {
 	var (
 		opts   doctor.Options
+		socket string
 		asJSON bool
 	)
 	cmd := &cobra.Command{
@@ -34,12 +38,30 @@ if nothing could be examined; otherwise 0.`,
 			`  sudo waybill doctor --json | jq '.findings[] | select(.level != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Providers = providerAddresses(cmd.Context(), socket)
 			return runDoctor(cmd, opts, asJSON)
 		},
 	}
 	cmd.Flags().StringVar(&opts.Scope, "scope", "", "directory of the cgroup that waybill covers (default the root of cgroup v2)")
+	cmd.Flags().StringVar(&socket, "socket", control.DefaultSocket, "`path` of the daemon's socket")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object instead")
 	return cmd
+}
+
+// providerAddresses asks the daemon, if there is one that answers us, where
+// the proxies of its providers listen.
+func providerAddresses(ctx context.Context, socket string) []netip.AddrPort {
+	status, err := control.Client{Socket: socket}.Status(ctx)
+	if err != nil {
+		return nil
+	}
+	var addresses []netip.AddrPort
+	for _, p := range status.Providers {
+		for _, a := range p.Addresses {
+			addresses = append(addresses, a.Address)
+		}
+	}
+	return addresses
 }
 
 func runDoctor(cmd *cobra.Command, opts doctor.Options, asJSON bool) error {
