@@ -100,6 +100,7 @@ type Daemon struct {
 	watcher *watch.Watcher
 	feed    feed
 	origins origin.Resolver
+	units   units
 	lock    *os.File // of the run directory
 
 	mu      sync.Mutex // one change at a time

@@ -106,7 +106,7 @@ func (d *Daemon) effective(p policy.Policy) policy.Policy {
 		provider := &p.Providers[i]
 		switch {
 		case provider.Unit != "":
-			provider.Cgroup = unitCgroup(d.opts.Scope, provider.Unit)
+			provider.Cgroup = d.units.cgroup(d.opts.Scope, provider.Unit)
 		case len(provider.Exec) > 0:
 			provider.Cgroup = d.proxyCgroup(provider.Name)
 		}

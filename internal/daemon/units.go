@@ -15,6 +15,27 @@ import (
 // changes wait.
 const systemctlTimeout = 2 * time.Second
 
+// units remembers for a moment where units are: one change asks several
+// times, and systemd may be slow to answer.
+type units struct {
+	asked time.Time
+	dirs  map[string]string
+}
+
+const unitsAge = time.Second
+
+func (u *units) cgroup(scope, unit string) string {
+	if u.dirs == nil || time.Since(u.asked) > unitsAge {
+		u.asked, u.dirs = time.Now(), make(map[string]string)
+	}
+	dir, known := u.dirs[unit]
+	if !known {
+		dir = unitCgroup(scope, unit)
+		u.dirs[unit] = dir
+	}
+	return dir
+}
+
 // unitCgroup returns where the processes of a systemd unit are: where systemd
 // says, or, while the unit does not run, where it is going to put them unless
 // it is configured otherwise.

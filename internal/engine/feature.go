@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -53,8 +54,9 @@ func helper(pt ebpf.ProgramType, fn asm.BuiltinFunc) func() error {
 // missing. The programs themselves are the test, so a kernel is never refused
 // because a probe misjudges it.
 func explainLoadError(err error) error {
-	if os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("load the kernel programs: %w: this needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", fs.ErrPermission)
+	// First, because without a privilege every feature looks as if it were missing.
+	if missing := missingCapabilities(); len(missing) > 0 {
+		return fmt.Errorf("load the kernel programs: %w: this process lacks %s", fs.ErrPermission, strings.Join(missing, ", "))
 	}
 	for _, f := range required {
 		if errors.Is(f.probe(), ebpf.ErrNotSupported) {
@@ -62,6 +64,27 @@ func explainLoadError(err error) error {
 		}
 	}
 	return fmt.Errorf("load the kernel programs: %w", err)
+}
+
+// missingCapabilities lists what it takes to load the programs and is not
+// there. CAP_SYS_ADMIN stands for all of them.
+func missingCapabilities() []string {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&header, &data[0]) != nil {
+		return nil // not reached: the version is known since Linux 2.6.26
+	}
+	has := func(c int) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
+	var missing []string
+	for _, c := range []struct {
+		name   string
+		number int
+	}{{"CAP_BPF", unix.CAP_BPF}, {"CAP_PERFMON", unix.CAP_PERFMON}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}} {
+		if !has(c.number) && !has(unix.CAP_SYS_ADMIN) {
+			missing = append(missing, c.name)
+		}
+	}
+	return missing
 }
 
 func explainAttachError(hook, scope string, err error) error {

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 		err = playAttempts(os.Args[1:])
 	case "unaware":
 		err = playUnaware(os.Args[1:])
+	case "open":
+		err = playOpen(os.Args[1])
 	case "go-listener":
 		err = playGoListener(os.Args[1])
 	default:
