@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -99,9 +98,7 @@ func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	contexts := contextKeys(table, generation)
 	err := errors.Join(e.putClasses(keys, sets), e.putContexts(contexts, table), e.addCounters(table))
 	if err == nil {
-		// From here on connections see the new policy. The kernel waits for the
-		// programs that still use the old one before the call returns.
-		err = e.objects.Policies.Put(uint32(0), inner)
+		err = e.publish(inner, e.inForce())
 	}
 	if err != nil {
 		e.dropClasses(keys)
@@ -109,26 +106,20 @@ func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 		e.dropCounters(e.kept)
 		return err
 	}
-	e.retire(table)
 	e.kept = handles(table)
+	e.dropCounters(e.kept)
 	e.table, e.inner, e.generation, e.classes, e.contexts = table, inner, generation, keys, contexts
 	e.names.add(generation, table)
 	return nil
 }
 
-// retire takes away what only the old policy needed. An error here would
-// leave a few bytes behind until Close; the new policy is in force all the same.
-func (e *Engine) retire(next *policy.Table) {
-	if e.inner == nil {
-		return
-	}
-	e.dropClasses(e.classes)
-	e.dropContexts(e.contexts)
-	e.dropCounters(handles(next))
+// inForce is what belongs to the policy in force.
+func (e *Engine) inForce() generationMaps {
+	m := generationMaps{inner: e.inner, classes: e.classes, contexts: e.contexts}
 	if e.state != nil {
-		os.Remove(e.state.policyPath(e.generation))
+		m.pin = e.state.policyPath(e.generation)
 	}
-	e.inner.Close()
+	return m
 }
 
 // classBatch bounds the memory of one system call: a set has 1.3 KB.

@@ -59,6 +59,9 @@ type Engine struct {
 	innerMap  *ebpf.MapSpec        // of the map that holds one policy
 	hooks     []link.Link          // as hookNames
 
+	retiring chan struct{} // an element for each old policy that waits for its end
+	retired  chan struct{} // closed when the newest of them has ended; nil: there was none
+
 	mu         sync.Mutex // also keeps Close away from the objects in use
 	generation uint32
 	policy     policy.Policy // in force
@@ -93,6 +96,7 @@ func Open(opts Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
+		retiring: make(chan struct{}, maxRetiring),
 		scope:    opts.Scope,
 		innerMap: spec.Maps[kernelMapPolicies].InnerMap,
 	}
@@ -211,6 +215,7 @@ const drainTimeout = 200 * time.Millisecond
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.settle()
 	errs := []error{e.closeHooks()}
 	if e.inner != nil {
 		errs = append(errs, e.inner.Close())
