@@ -71,7 +71,7 @@ func runDaemon(ctx context.Context, opts daemon.Options, api apiFlags, stderr io
 	opts.Log = newLog(stderr)
 	d, err := daemon.Open(opts)
 	if err != nil {
-		return explainDaemon(err, opts)
+		return explainDaemon(err)
 	}
 	defer d.Close()
 	server := &control.Server{Backend: daemon.Backend{Daemon: d}, Version: opts.Version, Group: api.group}
@@ -135,7 +135,7 @@ func reloadOnHangup(ctx context.Context, d *daemon.Daemon, log *slog.Logger) {
 	}
 }
 
-func explainDaemon(err error, opts daemon.Options) error {
+func explainDaemon(err error) error {
 	var other *engine.VersionError
 	switch {
 	case errors.Is(err, engine.ErrInUse):

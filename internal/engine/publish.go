@@ -35,18 +35,7 @@ func (e *Engine) publish(inner *ebpf.Map, old generationMaps) error {
 	put := make(chan error, 1)
 	before, done := e.retired, make(chan struct{})
 	e.retired = done
-	go func() {
-		err := e.objects.Policies.Put(uint32(0), inner)
-		put <- err
-		if before != nil {
-			<-before // the call that put the old one in force has returned, too
-		}
-		if err == nil {
-			e.retire(old)
-		}
-		close(done)
-		<-e.retiring
-	}()
+	go e.exchange(inner, old, put, before, done)
 	for {
 		select {
 		case err := <-put:
@@ -61,6 +50,22 @@ func (e *Engine) publish(inner *ebpf.Map, old generationMaps) error {
 			return nil
 		}
 	}
+}
+
+// exchange answers on put when no program uses the old policy any more, and
+// then retires it. before is closed when that is done for the policy before
+// it: until then another call may still hold the old one's descriptor.
+func (e *Engine) exchange(inner *ebpf.Map, old generationMaps, put chan<- error, before <-chan struct{}, done chan<- struct{}) {
+	err := e.objects.Policies.Put(uint32(0), inner)
+	put <- err
+	if before != nil {
+		<-before
+	}
+	if err == nil {
+		e.retire(old)
+	}
+	close(done)
+	<-e.retiring
 }
 
 // retire takes away what only an old policy needed. An error here would leave
