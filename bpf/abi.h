@@ -18,6 +18,8 @@
 #define WB_MAX_FILTERS (64 * WB_SET_WORDS)
 #define WB_MAX_HOPS 8
 #define WB_MAX_LINEAGE 16
+#define WB_MAX_LINKS 8
+#define WB_QUEUE_BITS 14
 #define WB_MAX_ARGS 256
 
 /* An address and port. IPv4 is stored IPv4-mapped, so one code path serves both families. */
@@ -41,9 +43,14 @@ struct wb_provider {
 	__s32 weight;
 	__u32 cgroup_level; /* depth of that cgroup below the root */
 	__u16 on_down;      /* enum wb_on_down */
-	__u16 shadow;       /* count what would happen, and do none of it */
+	__u16 flags;        /* enum wb_provider_flags */
 	__u32 end[2];       /* by enum wb_layer: its filters in that layer end before this one */
-	__u32 reserved;
+	__u32 stuck_after;  /* microseconds that a connection may wait for accept() */
+};
+
+enum wb_provider_flags {
+	WB_SHADOW = 1,         /* count what would happen, and do none of it */
+	WB_EMULATE_TPROXY = 2, /* getsockname() on an accepted socket answers the original destination */
 };
 
 /* The filters of all providers stand in one order: see struct wb_policy. */
@@ -208,6 +215,26 @@ enum wb_role {
 	WB_ACCEPTED,
 };
 
+enum wb_socket_flags {
+	WB_HAS_CONTEXT = 1,
+	WB_BEHIND_TPROXY = 2, /* WB_EMULATE_TPROXY, of the provider that redirected it */
+	WB_LISTED = 4,        /* it was made a candidate: see candidate.h */
+	WB_TOOK_OVER = 8,     /* nobody set the records that it carries: it took them over */
+};
+
+/* What a connecting socket knows beside its records. */
+struct wb_departure {
+	__u64 proxy_cgroup; /* whose listener is to accept it */
+	__u64 cookie;       /* its own */
+};
+
+/* What an accepted socket knows beside its records. */
+struct wb_arrival {
+	__u64 ticket;   /* of the candidate: see candidate.h */
+	__u32 asked_by; /* of the candidate: the thread that asked for the original destination; 0: none */
+	__u32 reserved;
+};
+
 /*
  * What a socket knows. The first `carried` hops were set by the proxy that
  * owns the socket; those after them were added by the connect() under way and
@@ -218,11 +245,28 @@ struct wb_socket {
 	struct wb_records records;
 	struct wb_endpoint proxy; /* where the connect() under way was sent */
 	__u8 carried;
-	__u8 role; /* enum wb_role */
-	__u8 has_context;
+	__u8 role;  /* enum wb_role */
+	__u8 flags; /* enum wb_socket_flags */
 	__u8 proxy_cgroup_level;
-	__u64 proxy_cgroup; /* whose listener is to accept it */
-	__u64 cookie;       /* of the connecting socket */
+	union { /* by role */
+		struct wb_departure departure;
+		struct wb_arrival arrival;
+	} by;
+};
+
+/*
+ * Connections that a proxy accepted and has not forwarded yet stand in queues
+ * by their original destination. A ticket is given out once.
+ */
+struct wb_queue {
+	__u64 tickets; /* given out so far */
+	__s64 open;    /* candidates in the queue */
+};
+
+struct wb_candidate_key {
+	__u64 ticket;
+	__u32 queue;
+	__u32 reserved;
 };
 
 enum wb_verdict {
@@ -247,8 +291,9 @@ struct wb_query {
 	__s32 self;             /* index of the provider whose process connects without records; -1: none */
 	__u64 down;             /* bit i: provider i can not be reached */
 	__u32 n_hops;
-	__u16 layer;      /* enum wb_layer */
-	__u16 for_origin; /* take the origin for the process that connects */
+	__u16 layer;     /* enum wb_layer */
+	__u8 for_origin; /* take the origin for the process that connects */
+	__u8 kinship;    /* enum wb_kinship; nothing that the decision asks */
 	struct wb_subject process;
 	struct wb_subject origin;
 };
@@ -279,12 +324,18 @@ enum wb_counter {
 	WB_DOWN_DEVICE,           /* down: the socket is bound to a device */
 	WB_DOWN_INFLIGHT_FULL,    /* down: the in-flight map is full */
 	WB_DOWN_NO_MEMORY,        /* down: no memory for the socket's records */
+	WB_DOWN_STUCK,            /* down: the proxy listens but does not accept */
+	WB_DOWN_BACKLOG_FULL,     /* down: the proxy's queue of connections to accept is full */
+	WB_DESTINATION_REFUSES,   /* not redirected: connect() fails by itself, as nothing listens on loopback there */
 	WB_DEPARTED,              /* records put in flight */
 	WB_ARRIVED,               /* records handed to the accepted socket */
 	WB_ABANDONED,             /* records taken back: the connection failed or closed before it was accepted */
 	WB_LOST,                  /* records that found no place in flight */
 	WB_DIVERTED,              /* connections that another program rewrote after us */
 	WB_INTERCEPTED,           /* records withheld: another process than the provider's accepted the connection */
+	WB_INHERITED,             /* connections without records that took over those of the one they forward */
+	WB_INHERITED_AMBIGUOUS,   /* likewise, of one of several, with a flow id of their own */
+	WB_UNLISTED,              /* accepted connections that found no room among those to inherit from */
 	WB_QUERIED,               /* options read */
 	WB_SET,                   /* records set */
 	WB_SET_DENIED,            /* SET refused: the process may not */
@@ -303,6 +354,8 @@ enum wb_provider_counter {
 	WB_PROVIDER_BLOCKED,
 	WB_PROVIDER_FORBIDDEN,
 	WB_PROVIDER_SHADOWED,
+	WB_PROVIDER_INHERITED,
+	WB_PROVIDER_RESET,
 	WB_PROVIDER_COUNTERS,
 };
 
@@ -319,6 +372,16 @@ struct wb_flow {
 	__u32 reserved;
 };
 
+/* A listening socket: the listeners iterator writes this. */
+struct wb_listener {
+	struct wb_endpoint at;
+	__u32 waiting; /* connections that nobody has accepted yet */
+	__u32 most;    /* of them; more are dropped */
+	__u32 reserved;
+	__u64 longest_wait; /* of one of them, in microseconds */
+	__u64 owner;        /* handle of the provider whose process created it; 0: none */
+};
+
 /* The ids of a cgroup's ancestors by their level, and its own; those deeper than the last are not known. */
 struct wb_lineage {
 	__u64 ids[WB_MAX_LINEAGE];
@@ -328,6 +391,7 @@ enum wb_event_kind {
 	WB_EVENT_OUTCOME,  /* of a connect(): struct wb_outcome */
 	WB_EVENT_ACCEPTED, /* struct wb_end */
 	WB_EVENT_CLOSED,   /* struct wb_end */
+	WB_EVENT_LINKED,   /* struct wb_links */
 };
 
 /* How every event begins. */
@@ -337,6 +401,14 @@ struct wb_event {
 	__u64 provider; /* handle; 0: none */
 	__u32 kind;     /* enum wb_event_kind */
 	__u32 hop;      /* number of the connection in its flow: how many proxies it has behind it */
+};
+
+/* What leads from a connection to the one before it in its flow. */
+enum wb_kinship {
+	WB_KIN_NONE,      /* it is the first, or carries records that were set */
+	WB_KIN_IMPLIED,   /* a proxy's connection without records, which forwards none that it accepted */
+	WB_KIN_INHERITED, /* a proxy's connection without records, which took over those of the one it forwards */
+	WB_KIN_AMBIGUOUS, /* likewise, of one of several: see struct wb_links */
 };
 
 /* What became of a connect(). */
@@ -350,7 +422,7 @@ struct wb_outcome {
 	__u16 verdict; /* enum wb_verdict */
 	__u16 state;   /* enum waybill_state, for the provider */
 	__u32 filter;
-	__u32 implied; /* a proxy's connection without records */
+	__u32 kinship; /* enum wb_kinship */
 	__u64 bypassed;
 	__u64 shadowed;
 	__u64 excluded;
@@ -367,6 +439,14 @@ struct wb_end {
 	__u64 received; /* bytes */
 	__u32 error;    /* errno; 0: an orderly end */
 	__u32 reserved;
+};
+
+/* A flow that begins with a proxy's connection which forwards one of several: which, nobody can tell. */
+struct wb_links {
+	struct wb_event event;
+	__u32 n_candidates;
+	__u32 n_flows; /* of them, those whose flow ids are here */
+	__u64 flows[WB_MAX_LINKS];
 };
 
 /* What another version must know before it touches the pinned state. */

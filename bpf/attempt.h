@@ -97,7 +97,7 @@ __noinline int wb_report_outcome(const struct wb_policy *policy, const struct wb
 	o->verdict = d->verdict;
 	o->state = d->state;
 	o->filter = d->filter;
-	o->implied = query->self >= 0;
+	o->kinship = query->kinship;
 	o->bypassed = d->bypassed;
 	o->shadowed = d->shadowed;
 	o->excluded = d->excluded;

@@ -4,9 +4,9 @@
 #define WB_CONNECT_H
 
 #include "attempt.h"
+#include "candidate.h"
 
 #define WB_LOOPBACK_IFINDEX 1 /* in every network namespace */
-#define WB_REACHABLE WB_COUNTERS
 
 static __always_inline const struct wb_endpoint *wb_proxy_for(const struct wb_provider *p,
 							      const struct wb_endpoint *dst)
@@ -29,39 +29,81 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 	bpf_sk_storage_delete(&socket_contexts, sk);
 	if (!bpf_sk_storage_get(&socket_contexts, sk, context, BPF_SK_STORAGE_GET_F_CREATE))
 		return false;
-	a->socket->has_context = 1;
+	a->socket->flags |= WB_HAS_CONTEXT;
 	return true;
 }
 
-/*
- * Whether a process of the provider listens on its proxy address, in this
- * network namespace, at this moment. A stranger that took a dead proxy's port
- * is none.
- */
-static __always_inline enum wb_counter wb_probe_listener(struct bpf_sock_addr *ctx, const struct wb_provider *p,
-							 const struct wb_endpoint *proxy)
+/* Who would be given a SYN to this endpoint, in this network namespace. To be released. */
+static __always_inline struct bpf_sock *wb_find_listener(struct bpf_sock_addr *ctx, const struct wb_endpoint *at)
 {
 	struct bpf_sock_tuple tuple = {};
-	enum wb_counter result = WB_DOWN_NO_LISTENER;
-	struct bpf_sock *sk;
 	__u32 size;
 
-	if (wb_is_mapped(proxy->addr)) {
-		tuple.ipv4.daddr = proxy->addr[3];
-		tuple.ipv4.dport = proxy->port;
+	if (wb_is_mapped(at->addr)) {
+		tuple.ipv4.daddr = at->addr[3];
+		tuple.ipv4.dport = at->port;
 		size = sizeof(tuple.ipv4);
 	} else {
-		__builtin_memcpy(tuple.ipv6.daddr, proxy->addr, sizeof(proxy->addr));
-		tuple.ipv6.dport = proxy->port;
+		__builtin_memcpy(tuple.ipv6.daddr, at->addr, sizeof(at->addr));
+		tuple.ipv6.dport = at->port;
 		size = sizeof(tuple.ipv6);
 	}
-	sk = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
+/*
+ * Whether a process of the provider listens on its proxy address at this
+ * moment, and accepts. A stranger that took a dead proxy's port is none.
+ */
+static __noinline enum wb_counter wb_probe_listener(struct bpf_sock_addr *ctx, const struct wb_provider *p,
+						    const struct wb_endpoint *proxy)
+{
+	enum wb_counter result = WB_DOWN_NO_LISTENER;
+	struct bpf_sock *sk = wb_find_listener(ctx, proxy);
+
 	if (!sk)
 		return result;
 	if (sk->state == BPF_TCP_LISTEN)
-		result = wb_socket_is_of(sk, p->cgroup, p->cgroup_level) ? WB_REACHABLE : WB_DOWN_FOREIGN_LISTENER;
+		result = wb_listener_health(sk, p);
 	bpf_sk_release(sk);
 	return result;
+}
+
+static __always_inline bool wb_is_loopback(const struct wb_endpoint *dst)
+{
+	if (wb_is_mapped(dst->addr))
+		return (dst->addr[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !(dst->addr[0] | dst->addr[1] | dst->addr[2]) && dst->addr[3] == bpf_htonl(1);
+}
+
+/* Port 0, multicast, broadcast: connect() fails, and says why. */
+static __always_inline bool wb_is_no_peer(const struct wb_endpoint *dst)
+{
+	__u32 first = bpf_ntohl(dst->addr[0]), ip4 = bpf_ntohl(dst->addr[3]);
+
+	if (!wb_is_mapped(dst->addr))
+		return !dst->port || first >> 24 == 0xff;
+	return !dst->port || ip4 >> 28 == 0xe || ip4 == 0xffffffff;
+}
+
+/*
+ * A connection to this machine that nobody there would accept is not
+ * redirected: the application is to see ECONNREFUSED from its connect(), not an
+ * end of what a proxy had accepted. Of other destinations we know nothing.
+ */
+static __noinline bool wb_destination_refuses(struct bpf_sock_addr *ctx, const struct wb_endpoint *dst)
+{
+	struct bpf_sock *sk;
+
+	if (wb_is_no_peer(dst))
+		return true;
+	if (!wb_is_loopback(dst))
+		return false;
+	sk = wb_find_listener(ctx, dst);
+	if (!sk)
+		return true;
+	bpf_sk_release(sk);
+	return false;
 }
 
 /* Why the chosen provider can not have the connection; WB_REACHABLE if it can. */
@@ -101,6 +143,11 @@ static long wb_try(__u32 round, struct wb_attempt *a)
 		wb_decide(a->policy, &a->query, a->socket ? &a->socket->records.hops : NULL, &a->decision);
 	if (a->decision.verdict != WB_REDIRECT)
 		return 1;
+	if (!round && wb_destination_refuses(a->ctx, &a->query.dst)) {
+		wb_count(WB_DESTINATION_REFUSES);
+		a->decision.verdict = WB_PASS;
+		return 1;
+	}
 	down = wb_probe(a);
 	if (down == WB_REACHABLE)
 		return 1;
@@ -134,7 +181,9 @@ static __always_inline void wb_stamp(struct wb_attempt *a)
 	}
 	wb_add_hop(r, p, &a->query.dst, 0);
 	s->proxy = *wb_proxy_for(p, &a->query.dst);
-	s->proxy_cgroup = p->cgroup;
+	if (p->flags & WB_EMULATE_TPROXY)
+		s->flags |= WB_BEHIND_TPROXY;
+	s->by.departure.proxy_cgroup = p->cgroup;
 	s->proxy_cgroup_level = p->cgroup_level;
 	wb_count(WB_REDIRECTED);
 	wb_count_provider(p->handle, WB_PROVIDER_REDIRECTED);
@@ -223,6 +272,45 @@ static __noinline int wb_conclude(struct wb_attempt *a)
 	}
 }
 
+/* A connection of a proxy without records may forward one that it accepted. */
+static __noinline void wb_find_kin(struct wb_attempt *a)
+{
+	struct wb_heir heir = { .sk = a->ctx->sk, .socket = a->socket };
+	int self;
+
+	if (!heir.sk || (a->policy->flags & WB_TRACKING_OFF) || !wb_port_is_wanted(a->policy, a->query.dst.port))
+		return;
+	if (!wb_has_candidates(&a->query.dst))
+		return;
+	self = wb_current_provider(a->policy);
+	if (self < 0)
+		return;
+	heir.search.handle = a->policy->providers[self & (WB_MAX_PROVIDERS - 1)].handle;
+	heir.search.dst = a->query.dst;
+	a->query.kinship = wb_inherit(&heir);
+	a->socket = heir.socket;
+	if (a->query.kinship && a->socket)
+		a->query.n_hops = a->socket->carried;
+}
+
+/* Records that were taken over stay with the socket for as long as it dials where they lead. */
+static __always_inline void wb_keep_or_drop(struct wb_attempt *a)
+{
+	struct wb_socket *s = a->socket;
+	struct wb_endpoint dst;
+
+	if (!(s->flags & WB_TOOK_OVER) || !s->carried)
+		return;
+	wb_hop_dst(wb_newest_hop(s), &dst);
+	if (wb_same_endpoint(&dst, &a->query.dst)) {
+		a->query.kinship = WB_KIN_INHERITED;
+		return;
+	}
+	s->carried = 0;
+	s->flags = 0;
+	wb_forget_stamp(s);
+}
+
 /*
  * The connect hook. a->query.dst is where the application wants to go; *proxy,
  * on return, is where the connection goes instead, if it does. The socket is
@@ -242,6 +330,7 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attem
 	a->socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (a->socket) {
 		wb_begin_connect(a->socket);
+		wb_keep_or_drop(a);
 		a->query.n_hops = a->socket->carried;
 	}
 	a->policy = wb_active_policy();
@@ -253,10 +342,14 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attem
 		wb_count(WB_PASSED);
 		return 1;
 	}
+	if (!a->query.n_hops)
+		wb_find_kin(a);
 	if (a->policy->flags & (WB_ASKS_PROGRAM | WB_ASKS_USER | WB_ASKS_CGROUP))
 		wb_identify(a->policy, a->query.n_hops && a->socket ? &a->socket->records : NULL, &a->query);
 	if (!wb_is_forbidden(a))
 		wb_choose(a);
+	if (a->query.self >= 0)
+		a->query.kinship = WB_KIN_IMPLIED;
 	a->decision.shadowed |= a->shadowed;
 	if (a->decision.shadowed)
 		bpf_loop(WB_MAX_PROVIDERS, wb_count_shadow, a, 0);

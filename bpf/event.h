@@ -26,6 +26,15 @@ static __always_inline struct wb_end *wb_reserve_end(enum wb_event_kind kind, co
 	return e;
 }
 
+/* Whether the peer ended the connection by a reset, or refused it. */
+static __always_inline bool wb_was_reset(struct bpf_sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	int err = tp ? tp->inet_conn.icsk_inet.sk.sk_err : 0;
+
+	return err == ECONNRESET || err == ECONNREFUSED || err == EPIPE; /* as tcp_reset() sets it */
+}
+
 /* s: as the connecting side filled it in. */
 static __always_inline void wb_report_accepted(const struct wb_socket *s)
 {

@@ -6,8 +6,8 @@
 #ifndef WB_FLIGHT_H
 #define WB_FLIGHT_H
 
+#include "candidate.h"
 #include "event.h"
-#include "policy.h"
 #include "process.h"
 #include "records.h"
 
@@ -100,12 +100,12 @@ static __always_inline void wb_depart(struct bpf_sock_ops *ctx)
 		wb_count(WB_DIVERTED);
 		return;
 	}
-	s->cookie = bpf_get_socket_cookie(ctx);
+	s->by.departure.cookie = bpf_get_socket_cookie(ctx);
 	if (!wb_put_in_flight(&key, s)) {
 		wb_count(WB_LOST);
 		return;
 	}
-	if (s->has_context) {
+	if (s->flags & WB_HAS_CONTEXT) {
 		context = bpf_sk_storage_get(&socket_contexts, sk, 0, 0);
 		if (context)
 			bpf_map_update_elem(&inflight_contexts, &key, context, BPF_ANY);
@@ -132,13 +132,13 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 	if (!s)
 		return;
 	/* The proxy died after we looked, or shares its port: the records are not for whoever it is. */
-	if (!wb_socket_is_of(sk, s->proxy_cgroup, s->proxy_cgroup_level)) {
+	if (!wb_socket_is_of(sk, s->by.departure.proxy_cgroup, s->proxy_cgroup_level)) {
 		wb_count(WB_INTERCEPTED);
 		return;
 	}
 	accepted = bpf_sk_storage_get(&sockets, sk, s, BPF_SK_STORAGE_GET_F_CREATE);
 	/* Should the entry have been taken and used again while we copied it, it is another connection's. */
-	if (accepted && accepted->cookie != *(volatile __u64 *)&s->cookie) {
+	if (accepted && accepted->by.departure.cookie != *(volatile __u64 *)&s->by.departure.cookie) {
 		bpf_sk_storage_delete(&sockets, sk);
 		wb_count(WB_LOST);
 		return;
@@ -147,7 +147,10 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 		wb_report_accepted(accepted);
 		accepted->role = WB_ACCEPTED;
 		accepted->carried = accepted->records.n_hops;
-		if (accepted->has_context) {
+		/* So that wb_close() hears of its end, until which it can be forwarded. */
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+		wb_list_candidate(accepted);
+		if (accepted->flags & WB_HAS_CONTEXT) {
 			context = bpf_map_lookup_elem(&inflight_contexts, &key);
 			if (context)
 				bpf_sk_storage_get(&socket_contexts, sk, context, BPF_SK_STORAGE_GET_F_CREATE);
@@ -174,7 +177,7 @@ static __always_inline void wb_abandon(struct bpf_sock_ops *ctx, struct wb_socke
 	if (!wb_tuple(ctx, &key))
 		return;
 	flying = bpf_map_lookup_elem(&inflight, &key);
-	if (flying && flying->cookie == s->cookie && wb_take_from_flight(&key)) {
+	if (flying && flying->by.departure.cookie == s->by.departure.cookie && wb_take_from_flight(&key)) {
 		bpf_map_delete_elem(&inflight_contexts, &key);
 		wb_count(WB_ABANDONED);
 	}
@@ -188,11 +191,17 @@ static __always_inline void wb_close(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!s || s->role != WB_CONNECTS || !s->records.n_hops)
+	if (!s || !s->records.n_hops)
 		return;
+	if (s->role == WB_ACCEPTED) {
+		wb_unlist_candidate(s);
+		return;
+	}
 	wb_report_closed(ctx, sk, s);
 	if (!wb_is_stamped(s))
 		return;
+	if (wb_was_reset(sk))
+		wb_count_provider(wb_newest_hop(s)->handle, WB_PROVIDER_RESET);
 	wb_abandon(ctx, s);
 	/* The socket may be used again: for another SET, another connect(). */
 	wb_forget_stamp(s);

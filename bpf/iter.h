@@ -20,21 +20,62 @@ static __always_inline void wb_sock_endpoints(const struct sock_common *sk, stru
 	flow->remote.port = sk->skc_dport;
 }
 
-/* Write a struct wb_flow and a struct wb_socket for every socket that carries records. */
-SEC("iter/bpf_sk_storage_map")
-int wb_list_flows(struct bpf_iter__bpf_sk_storage_map *ctx)
+/*
+ * Write a struct wb_flow and a struct wb_socket for every socket of this
+ * network namespace that carries records. (An iterator over the socket storage
+ * would know all namespaces, but some kernels are made to refuse it.)
+ */
+SEC("iter/tcp")
+int wb_list_flows(struct bpf_iter__tcp *ctx)
 {
-	struct wb_socket *s = ctx->value;
-	struct sock *sk = ctx->sk;
+	struct sock_common *skc = ctx->sk_common;
 	struct wb_flow flow = {};
+	struct wb_socket *s;
+	struct tcp_sock *tp;
 
-	if (!s || !sk || !s->records.n_hops)
+	if (!skc || skc->skc_state == BPF_TCP_LISTEN)
 		return 0;
-	wb_sock_endpoints(&sk->__sk_common, &flow);
-	flow.tcp_state = sk->__sk_common.skc_state;
-	flow.socket_cookie = sk->__sk_common.skc_cookie.counter;
+	tp = bpf_skc_to_tcp_sock(skc);
+	if (!tp)
+		return 0;
+	s = bpf_sk_storage_get(&sockets, tp, 0, 0);
+	if (!s || !s->records.n_hops)
+		return 0;
+	wb_sock_endpoints(skc, &flow);
+	flow.tcp_state = skc->skc_state;
+	flow.socket_cookie = skc->skc_cookie.counter;
 	bpf_seq_write(ctx->meta->seq, &flow, sizeof(flow));
 	bpf_seq_write(ctx->meta->seq, s, sizeof(*s));
+	return 0;
+}
+
+/* Write a struct wb_listener for every listening socket of this network namespace. */
+SEC("iter/tcp")
+int wb_list_listeners(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *skc = ctx->sk_common;
+	struct wb_listener l = {};
+	struct tcp_sock *tp;
+	struct wb_flow ends = {};
+	const struct wb_policy *policy = wb_active_policy();
+	struct cgroup *cgroup;
+	int owner;
+
+	if (!skc || skc->skc_state != BPF_TCP_LISTEN)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(skc);
+	if (!tp)
+		return 0;
+	wb_sock_endpoints(skc, &ends);
+	l.at = ends.local;
+	l.waiting = tp->inet_conn.icsk_inet.sk.sk_ack_backlog;
+	l.most = tp->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
+	l.longest_wait = wb_longest_wait(tp);
+	cgroup = tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
+	owner = policy && cgroup ? wb_provider_of(policy, cgroup) : -1;
+	if (policy && owner >= 0)
+		l.owner = policy->providers[owner & (WB_MAX_PROVIDERS - 1)].handle;
+	bpf_seq_write(ctx->meta->seq, &l, sizeof(l));
 	return 0;
 }
 

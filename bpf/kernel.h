@@ -110,6 +110,16 @@ struct sock {
 	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data; /* of the process that created it */
 	int sk_err;
+	__u32 sk_ack_backlog; /* of a listener: connections that wait for accept() */
+	__u32 sk_max_ack_backlog;
+};
+
+struct request_sock {
+	struct sock *sk; /* the connection */
+};
+
+struct request_sock_queue {
+	struct request_sock *rskq_accept_head; /* the oldest */
 };
 
 struct inet_sock {
@@ -118,10 +128,14 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	struct request_sock_queue icsk_accept_queue;
 };
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	struct {
+		__u64 time; /* microseconds (ktime): when it was established, until somebody reads from it */
+	} rcvq_space;
 };
 
 struct seq_file;
@@ -130,11 +144,9 @@ struct bpf_iter_meta {
 	struct seq_file *seq;
 };
 
-struct bpf_iter__bpf_sk_storage_map {
+struct bpf_iter__tcp {
 	struct bpf_iter_meta *meta;
-	struct bpf_map *map;
-	struct sock *sk;
-	void *value;
+	struct sock_common *sk_common;
 };
 
 #pragma clang attribute pop

@@ -92,6 +92,23 @@ struct {
 	__type(value, struct wb_context);
 } inflight_contexts SEC(".maps");
 
+/* Accepted connections that nobody has forwarded yet, as their own sockets are described. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct wb_candidate_key);
+	__type(value, struct wb_socket);
+} candidates SEC(".maps");
+
+/* Never deleted, so that nobody can count in one that is gone: destinations share them by hash. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << WB_QUEUE_BITS);
+	__type(key, __u32);
+	__type(value, struct wb_queue);
+} queues SEC(".maps");
+
 /* The key of the seal. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -238,7 +238,7 @@ static long wb_visit(__u32 round, struct wb_scan *s)
 	}
 	if (f->action == WB_ACTION_PERMIT)
 		return 0;
-	if (p->shadow) {
+	if (p->flags & WB_SHADOW) {
 		d->shadowed |= bit;
 		return 0;
 	}

@@ -82,14 +82,20 @@ static long wb_scan_member(__u32 i, struct wb_membership *m)
 	return 1;
 }
 
-/* The index of the provider in whose cgroup, or below it, the current task runs; -1: none. */
-static __noinline int wb_current_provider(const struct wb_policy *policy)
+/* The index of the provider whose processes are in this cgroup, or above it; -1: none. */
+static __always_inline int wb_provider_of(const struct wb_policy *policy, struct cgroup *cgroup)
 {
 	struct wb_membership m = { .policy = policy, .provider = -1 };
 
-	wb_read_cgroup(&m.cgroup, bpf_get_current_task_btf()->cgroups->dfl_cgrp);
+	wb_read_cgroup(&m.cgroup, cgroup);
 	bpf_loop(policy->n_providers, wb_scan_member, &m, 0);
 	return m.provider;
+}
+
+/* The index of the provider in whose cgroup, or below it, the current task runs; -1: none. */
+static __noinline int wb_current_provider(const struct wb_policy *policy)
+{
+	return wb_provider_of(policy, bpf_get_current_task_btf()->cgroups->dfl_cgrp);
 }
 
 /*
@@ -111,6 +117,40 @@ static __always_inline bool wb_socket_is_of(struct bpf_sock *sk, __u64 id, __u32
 		return false;
 	wb_read_cgroup(&c, cgroup);
 	return wb_is_in_cgroup(&c, id, level);
+}
+
+#define WB_REACHABLE WB_COUNTERS
+
+/* How long the oldest connection in a listener's queue has waited for accept(), in microseconds; 0: there is none. */
+static __always_inline __u64 wb_longest_wait(const struct tcp_sock *listener)
+{
+	struct request_sock *oldest = listener->inet_conn.icsk_accept_queue.rskq_accept_head;
+	__u64 established = 0, now = bpf_ktime_get_ns() / 1000;
+	struct sock *child = NULL;
+
+	/* It can be accepted and freed meanwhile: then we read what is no time, or that of a wait that just ended. */
+	if (!oldest || bpf_probe_read_kernel(&child, sizeof(child), &oldest->sk) || !child)
+		return 0;
+	bpf_probe_read_kernel(&established, sizeof(established),
+			      (void *)child + bpf_core_field_offset(struct tcp_sock, rcvq_space.time));
+	return established && established < now ? now - established : 0;
+}
+
+/* Why a listener can not be given connections for the provider; WB_REACHABLE if it can. */
+static __always_inline enum wb_counter wb_listener_health(struct bpf_sock *sk, const struct wb_provider *p)
+{
+	struct tcp_sock *listener = bpf_skc_to_tcp_sock(sk);
+	const struct sock *s;
+
+	if (!listener || !wb_socket_is_of(sk, p->cgroup, p->cgroup_level))
+		return WB_DOWN_FOREIGN_LISTENER;
+	s = &listener->inet_conn.icsk_inet.sk;
+	/* The kernel drops SYNs from here on: sk_acceptq_is_full(). */
+	if (s->sk_ack_backlog > s->sk_max_ack_backlog)
+		return WB_DOWN_BACKLOG_FULL;
+	if (s->sk_ack_backlog && wb_longest_wait(listener) > p->stuck_after)
+		return WB_DOWN_STUCK;
+	return WB_REACHABLE;
 }
 
 /*

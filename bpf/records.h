@@ -18,7 +18,7 @@ static __always_inline bool wb_is_stamped(const struct wb_socket *s)
 static __always_inline void wb_forget_stamp(struct wb_socket *s)
 {
 	s->records.n_hops = s->carried;
-	s->has_context = 0;
+	s->flags &= ~(WB_HAS_CONTEXT | WB_BEHIND_TPROXY);
 }
 
 /*
@@ -27,8 +27,10 @@ static __always_inline void wb_forget_stamp(struct wb_socket *s)
  */
 static __always_inline void wb_begin_connect(struct wb_socket *s)
 {
-	if (s->role == WB_ACCEPTED)
+	if (s->role == WB_ACCEPTED) {
 		s->carried = 0;
+		s->flags = 0;
+	}
 	s->role = WB_CONNECTS;
 	wb_forget_stamp(s);
 }

@@ -7,7 +7,7 @@
 #ifndef WB_SOCKOPT_H
 #define WB_SOCKOPT_H
 
-#include "policy.h"
+#include "candidate.h"
 #include "process.h"
 #include "records.h"
 
@@ -87,7 +87,7 @@ static __always_inline int wb_answer_context(struct bpf_sockopt *ctx, const stru
 	__u32 size;
 	int room;
 
-	if (!s->has_context || !wb_may_read_context(s))
+	if (!(s->flags & WB_HAS_CONTEXT) || !wb_may_read_context(s))
 		return -ENODATA;
 	context = bpf_sk_storage_get(&socket_contexts, ctx->sk, 0, 0);
 	if (!context)
@@ -225,6 +225,7 @@ static __always_inline int wb_answer(struct bpf_sockopt *ctx)
 	case WAYBILL_REDIRECT_CONTEXT:
 		return wb_answer_context(ctx, s);
 	case WAYBILL_ORIGINAL_DST:
+		wb_note_asker(s);
 		return wb_answer_original_dst(ctx, s);
 	default:
 		return wb_answer_origin(ctx, s);
@@ -258,6 +259,7 @@ static __always_inline void wb_answer_netfilter(struct bpf_sockopt *ctx)
 			return;
 		err = wb_answer_sockaddr6(ctx, hop);
 	}
+	wb_note_asker(s);
 	wb_count(WB_QUERIED);
 	bpf_set_retval(err == -ERANGE ? -EINVAL : err);
 }
@@ -299,7 +301,8 @@ static __always_inline int wb_set_records(struct bpf_sockopt *ctx)
 	wb_read_blob(&s->records, in, end, *(volatile __s32 *)&ctx->optlen);
 	s->carried = s->records.n_hops;
 	s->role = WB_CONNECTS;
-	s->has_context = 0;
+	s->flags = 0;
+	wb_forward_candidate(s);
 	wb_count(WB_SET);
 	return 0;
 }

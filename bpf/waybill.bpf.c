@@ -106,6 +106,55 @@ int wb_getpeername6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+/*
+ * The address of a proxy's end, as the proxy would see it behind TPROXY: the
+ * one that its client asked for.
+ */
+static __always_inline void wb_own_name(struct bpf_sock_addr *ctx, struct wb_endpoint *name)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_socket *s;
+
+	if (!sk)
+		return;
+	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!s || s->role != WB_ACCEPTED || !(s->flags & WB_BEHIND_TPROXY) || !s->records.n_hops)
+		return;
+	wb_note_asker(s);
+	wb_hop_dst(wb_newest_hop(s), name);
+}
+
+SEC("cgroup/getsockname4")
+int wb_getsockname4(struct bpf_sock_addr *ctx)
+{
+	struct wb_endpoint name = { .port = ctx->user_port };
+
+	name.addr[2] = bpf_htonl(0xffff);
+	name.addr[3] = ctx->user_ip4;
+	wb_own_name(ctx, &name);
+	ctx->user_ip4 = name.addr[3];
+	ctx->user_port = name.port;
+	return 1;
+}
+
+SEC("cgroup/getsockname6")
+int wb_getsockname6(struct bpf_sock_addr *ctx)
+{
+	struct wb_endpoint name = { .port = ctx->user_port };
+
+	name.addr[0] = ctx->user_ip6[0];
+	name.addr[1] = ctx->user_ip6[1];
+	name.addr[2] = ctx->user_ip6[2];
+	name.addr[3] = ctx->user_ip6[3];
+	wb_own_name(ctx, &name);
+	ctx->user_ip6[0] = name.addr[0];
+	ctx->user_ip6[1] = name.addr[1];
+	ctx->user_ip6[2] = name.addr[2];
+	ctx->user_ip6[3] = name.addr[3];
+	ctx->user_port = name.port;
+	return 1;
+}
+
 SEC("sockops")
 int wb_sockops(struct bpf_sock_ops *ctx)
 {
@@ -166,6 +215,8 @@ struct wb_exports {
 	struct waybill_origin origin;
 	struct wb_outcome outcome;
 	struct wb_end end;
+	struct wb_links links;
+	struct wb_listener listener;
 	enum wb_event_kind event_kind;
 	enum wb_verdict verdict;
 	enum wb_action action;
@@ -176,5 +227,8 @@ struct wb_exports {
 	enum wb_policy_flags policy_flags;
 	enum wb_hop_flags hop_flags;
 	enum wb_role role;
+	enum wb_socket_flags socket_flags;
+	enum wb_provider_flags provider_flags;
+	enum wb_kinship kinship;
 	enum wb_on_down on_down;
 } __attribute__((packed)) * wb_exports __attribute__((unused));

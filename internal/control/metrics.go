@@ -115,11 +115,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 // family finds the metric that a counter of the engine belongs to.
 func family(counter string) (*prometheus.Desc, []string) {
 	switch counter {
-	case "passed", "redirected", "blocked", "looped", "forbidden":
+	case "destination_refuses", "passed", "redirected", "blocked", "looped", "forbidden":
 		return connections, []string{counter}
 	case "bypassed", "shadowed":
 		return skipped, []string{counter}
-	case "departed", "arrived", "abandoned", "lost", "diverted", "intercepted":
+	case "inherited", "inherited_ambiguous", "unlisted", "departed", "arrived", "abandoned", "lost", "diverted", "intercepted":
 		return records, []string{counter}
 	case "queried", "set":
 		return calls, []string{counter}
@@ -144,6 +144,8 @@ func collectProvider(to chan<- prometheus.Metric, p *Provider) {
 		"blocked":    p.Counters.Blocked,
 		"forbidden":  p.Counters.Forbidden,
 		"shadowed":   p.Counters.Shadowed,
+		"inherited":  p.Counters.Inherited,
+		"reset":      p.Counters.Reset,
 	} {
 		to <- prometheus.MustNewConstMetric(providerEvents, prometheus.CounterValue, float64(n), p.Name, outcome)
 	}

@@ -145,6 +145,8 @@ type ProviderCounters struct {
 	Blocked    uint64 `json:"blocked"`
 	Forbidden  uint64 `json:"forbidden"`
 	Shadowed   uint64 `json:"shadowed"`
+	Inherited  uint64 `json:"inherited"` // connections of its proxy that took over the records of one it accepted
+	Reset      uint64 `json:"reset"`     // redirected connections that its proxy reset
 }
 
 // Proxy is one that the daemon starts and keeps running.

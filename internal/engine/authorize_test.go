@@ -133,6 +133,7 @@ func TestProviderAppears(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	p := chain(env, "a")
 	p.Providers[0].Cgroup = filepath.Join(env.Scope, "unit.service")
 	p.Providers[0].OnDown = policy.Block

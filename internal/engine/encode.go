@@ -28,15 +28,18 @@ func encode(t *policy.Table, generation uint32) *kernelWbPolicy {
 			Proxy6:      encodeEndpoint(p.Listen6),
 			Weight:      p.Weight,
 			OnDown:      encodeOnDown(p.OnDown),
-			Shadow:      encodeBool[uint16](p.Shadow),
+			Flags:       encodeProviderFlags(p),
 			End:         [2]uint32{uint32(p.Redirects.End), uint32(p.Authorizes.End)},
+			StuckAfter:  uint32(p.StuckLimit().Microseconds()),
 		}
 	}
 	for i, f := range t.Filters {
 		k.Filters[i].Provider = uint8(f.Owner)
 		k.Filters[i].Action = encodeAction(f.Action)
 		k.Filters[i].States = f.StateMask()
-		k.Filters[i].HasContext = encodeBool[uint8](len(f.Context) > 0)
+		if len(f.Context) > 0 {
+			k.Filters[i].HasContext = 1
+		}
 	}
 	for i, s := range t.States() {
 		encodeSet(&k.States[i], &s)
@@ -68,6 +71,17 @@ func encodeOnDown(d policy.OnDown) uint16 {
 	return uint16(kernelWbOnDownWB_BYPASS)
 }
 
+func encodeProviderFlags(p policy.TableProvider) uint16 {
+	var flags kernelWbProviderFlags
+	if p.Shadow {
+		flags |= kernelWbProviderFlagsWB_SHADOW
+	}
+	if p.Emulate == policy.EmulateTPROXY {
+		flags |= kernelWbProviderFlagsWB_EMULATE_TPROXY
+	}
+	return uint16(flags)
+}
+
 func encodeAction(a policy.Action) uint8 {
 	switch a {
 	case policy.ActionPermit:
@@ -76,13 +90,6 @@ func encodeAction(a policy.Action) uint8 {
 		return uint8(kernelWbActionWB_ACTION_BLOCK)
 	}
 	return uint8(kernelWbActionWB_ACTION_REDIRECT)
-}
-
-func encodeBool[N uint8 | uint16](b bool) N {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // classFixedBits are those of generation and dimension: WB_CLASS_FIXED_BITS.

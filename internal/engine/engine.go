@@ -191,6 +191,8 @@ var hookNames = []hook{
 	{"setsockopt", ebpf.AttachCGroupSetsockopt, func(o *kernelObjects) *ebpf.Program { return o.WbSetsockopt }},
 	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, func(o *kernelObjects) *ebpf.Program { return o.WbGetpeername4 }},
 	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, func(o *kernelObjects) *ebpf.Program { return o.WbGetpeername6 }},
+	{"getsockname4", ebpf.AttachCgroupInet4GetSockname, func(o *kernelObjects) *ebpf.Program { return o.WbGetsockname4 }},
+	{"getsockname6", ebpf.AttachCgroupInet6GetSockname, func(o *kernelObjects) *ebpf.Program { return o.WbGetsockname6 }},
 	{"connect4", ebpf.AttachCGroupInet4Connect, func(o *kernelObjects) *ebpf.Program { return o.WbConnect4 }},
 	{"connect6", ebpf.AttachCGroupInet6Connect, func(o *kernelObjects) *ebpf.Program { return o.WbConnect6 }},
 }

@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -21,6 +20,7 @@ func TestContext(t *testing.T) {
 			t.Parallel()
 			env := testenv.New(t)
 			e := open(t, env, engine.Options{})
+			startOrigin(t, env)
 			p := chain(env, "a", "b")
 			p.Filters[0].Context = []byte(strings.Repeat("x", size-1) + "y")
 			p.Filters[1].Context = []byte("for b")
@@ -40,6 +40,7 @@ func TestContextOfEachProvider(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	p := chain(env, "a", "b")
 	p.Filters[0].Context, p.Filters[1].Context = []byte("for a"), []byte("for b")
 	apply(t, e, p)
@@ -63,6 +64,7 @@ func TestHeaviestFilterGivesTheContext(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	p := chain(env, "a")
 	light, heavy := toOrigin("a"), toOrigin("a")
 	light.Context, heavy.Context, heavy.Weight = []byte("light"), []byte("heavy"), 1
@@ -82,6 +84,7 @@ func TestProxyWithoutRecords(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	apply(t, e, chain(env, "a", "b"))
 	startReporter(env, "a", "127.0.0.1")
 	startReporter(env, "b", "127.0.0.1")
@@ -89,7 +92,6 @@ func TestProxyWithoutRecords(t *testing.T) {
 	// From a's cgroup, without records: b's turn. From b's: nobody's.
 	decode(t, env.Run("a", "python3", "testdata/connects.py", "plain"), &r)
 	checkReport(t, r, 2) // the implied hop of a, and b's
-	startOrigin(t, env)
 	var c clientReport
 	decode(t, env.Run("b", "python3", "testdata/client.py", "127.0.0.1", "8080"), &c)
 	if c.Answer != answer {
@@ -124,6 +126,7 @@ func TestApplyKeepsOldPolicyOnError(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	good := chain(env, "a")
 	apply(t, e, good)
 	startReporter(env, "a", "127.0.0.1")
@@ -196,7 +199,7 @@ s.recv(1)
 	}
 	defer conn.Close()
 
-	flows, err := e.Flows()
+	flows, err := flowsIn(env, e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,9 +232,18 @@ s.recv(1)
 	conn.Close()
 	server.Kill()
 	waitFor(t, "sockets to be gone", func() bool {
-		flows, err = e.Flows()
+		flows, err = flowsIn(env, e)
 		return err == nil && len(flows) == 0
 	})
+}
+
+// flowsIn lists the flows of a test's network namespace.
+func flowsIn(env *testenv.Env, e *engine.Engine) (flows []engine.Flow, err error) {
+	env.Inside(func() error {
+		flows, err = e.Flows()
+		return nil
+	})
+	return flows, err
 }
 
 // waitFor polls for something that the kernel does in its own time.
@@ -252,8 +264,11 @@ func TestNetworkNamespaces(t *testing.T) {
 	one, two := testenv.New(t), testenv.New(t)
 	two.Join(one)
 	e := open(t, one, engine.Options{})
+	startOrigin(t, one)
+	startOrigin(t, two)
 	apply(t, e, chain(one, "a"))
-	startReporter(one, "a", "127.0.0.1", "wait")
+	startReporter(one, "a", "127.0.0.1")
+	deliver := one.DropPacketsTo(7001)
 	two.Start("a", "python3", "testdata/reporter.py", "127.0.0.1", "7001")
 
 	held := one.Start("app", "python3", "testdata/held.py")
@@ -265,15 +280,7 @@ s.bind(("127.0.0.1", 40000))
 s.connect(("127.0.0.1", 8080))
 print(s.recv(4096).decode())
 `), &second)
-	one.Inside(func() error {
-		c, err := net.Dial("udp", "127.0.0.1:9999")
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write([]byte("x"))
-		return err
-	})
+	deliver()
 	decode(t, held.Wait(), &first)
 	checkReport(t, first, 1)
 	checkReport(t, second, 1)

@@ -94,6 +94,10 @@ func (r *Events) decode(raw []byte) (flow.Event, bool) {
 		var end kernelWbEnd
 		event.Kind = flow.Closed
 		return event, read(raw, &end) && decodeEnd(&event, &end)
+	case kernelWbEventKindWB_EVENT_LINKED:
+		var links kernelWbLinks
+		event.Kind = flow.Linked
+		return event, read(raw, &links) && decodeLinks(&event, &links)
 	}
 	return event, false
 }
@@ -113,6 +117,21 @@ func decodeEnd(event *flow.Event, end *kernelWbEnd) bool {
 	return true
 }
 
+func decodeLinks(event *flow.Event, links *kernelWbLinks) bool {
+	event.Candidates = int(links.N_candidates)
+	for _, id := range links.Flows[:min(int(links.N_flows), len(links.Flows))] {
+		event.Links = append(event.Links, flow.ID(id))
+	}
+	return true
+}
+
+// kinships leaves out none, and what a later version may know.
+var kinships = map[kernelWbKinship]flow.Kinship{
+	kernelWbKinshipWB_KIN_IMPLIED:   flow.Implied,
+	kernelWbKinshipWB_KIN_INHERITED: flow.Inherited,
+	kernelWbKinshipWB_KIN_AMBIGUOUS: flow.Ambiguous,
+}
+
 var outcomeKinds = map[kernelWbVerdict]flow.Kind{
 	kernelWbVerdictWB_PASS:     flow.Passed,
 	kernelWbVerdictWB_REDIRECT: flow.Redirected,
@@ -127,7 +146,7 @@ func (r *Events) decodeOutcome(event *flow.Event, o *kernelWbOutcome) bool {
 		return false
 	}
 	event.Dst = decodeEndpoint(o.Dst)
-	event.Implied = o.Implied != 0
+	event.Kinship = kinships[kernelWbKinship(o.Kinship)]
 	event.Process = decodeProcess(o)
 	if event.Kind != flow.Passed {
 		event.State = policy.State(o.State).String()

@@ -21,6 +21,13 @@ const (
 	kernelWbActionWB_ACTION_BLOCK    kernelWbAction = 2
 )
 
+type kernelWbCandidateKey struct {
+	_        structs.HostLayout
+	Ticket   uint64
+	Queue    uint32
+	Reserved uint32
+}
+
 type kernelWbClassKey struct {
 	_          structs.HostLayout
 	PrefixBits uint32
@@ -58,21 +65,27 @@ const (
 	kernelWbCounterWB_DOWN_DEVICE           kernelWbCounter = 10
 	kernelWbCounterWB_DOWN_INFLIGHT_FULL    kernelWbCounter = 11
 	kernelWbCounterWB_DOWN_NO_MEMORY        kernelWbCounter = 12
-	kernelWbCounterWB_DEPARTED              kernelWbCounter = 13
-	kernelWbCounterWB_ARRIVED               kernelWbCounter = 14
-	kernelWbCounterWB_ABANDONED             kernelWbCounter = 15
-	kernelWbCounterWB_LOST                  kernelWbCounter = 16
-	kernelWbCounterWB_DIVERTED              kernelWbCounter = 17
-	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 18
-	kernelWbCounterWB_QUERIED               kernelWbCounter = 19
-	kernelWbCounterWB_SET                   kernelWbCounter = 20
-	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 21
-	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 22
-	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 23
-	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 24
-	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 25
-	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 26
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 27
+	kernelWbCounterWB_DOWN_STUCK            kernelWbCounter = 13
+	kernelWbCounterWB_DOWN_BACKLOG_FULL     kernelWbCounter = 14
+	kernelWbCounterWB_DESTINATION_REFUSES   kernelWbCounter = 15
+	kernelWbCounterWB_DEPARTED              kernelWbCounter = 16
+	kernelWbCounterWB_ARRIVED               kernelWbCounter = 17
+	kernelWbCounterWB_ABANDONED             kernelWbCounter = 18
+	kernelWbCounterWB_LOST                  kernelWbCounter = 19
+	kernelWbCounterWB_DIVERTED              kernelWbCounter = 20
+	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 21
+	kernelWbCounterWB_INHERITED             kernelWbCounter = 22
+	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 23
+	kernelWbCounterWB_UNLISTED              kernelWbCounter = 24
+	kernelWbCounterWB_QUERIED               kernelWbCounter = 25
+	kernelWbCounterWB_SET                   kernelWbCounter = 26
+	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 27
+	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 28
+	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 29
+	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 30
+	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 31
+	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 32
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 33
 )
 
 type kernelWbDimension uint32
@@ -120,6 +133,7 @@ const (
 	kernelWbEventKindWB_EVENT_OUTCOME  kernelWbEventKind = 0
 	kernelWbEventKindWB_EVENT_ACCEPTED kernelWbEventKind = 1
 	kernelWbEventKindWB_EVENT_CLOSED   kernelWbEventKind = 2
+	kernelWbEventKindWB_EVENT_LINKED   kernelWbEventKind = 3
 )
 
 type kernelWbFilter struct {
@@ -167,12 +181,39 @@ type kernelWbKey struct {
 	K [2]uint64
 }
 
+type kernelWbKinship uint32
+
+const (
+	kernelWbKinshipWB_KIN_NONE      kernelWbKinship = 0
+	kernelWbKinshipWB_KIN_IMPLIED   kernelWbKinship = 1
+	kernelWbKinshipWB_KIN_INHERITED kernelWbKinship = 2
+	kernelWbKinshipWB_KIN_AMBIGUOUS kernelWbKinship = 3
+)
+
 type kernelWbLayer uint32
 
 const (
 	kernelWbLayerWB_LAYER_REDIRECT  kernelWbLayer = 0
 	kernelWbLayerWB_LAYER_AUTHORIZE kernelWbLayer = 1
 )
+
+type kernelWbLinks struct {
+	_            structs.HostLayout
+	Event        kernelWbEvent
+	N_candidates uint32
+	N_flows      uint32
+	Flows        [8]uint64
+}
+
+type kernelWbListener struct {
+	_           structs.HostLayout
+	At          kernelWbEndpoint
+	Waiting     uint32
+	Most        uint32
+	Reserved    uint32
+	LongestWait uint64
+	Owner       uint64
+}
 
 type kernelWbMeta struct {
 	_       structs.HostLayout
@@ -200,7 +241,7 @@ type kernelWbOutcome struct {
 	Verdict    uint16
 	State      uint16
 	Filter     uint32
-	Implied    uint32
+	Kinship    uint32
 	Bypassed   uint64
 	Shadowed   uint64
 	Excluded   uint64
@@ -253,9 +294,9 @@ type kernelWbProvider struct {
 	Weight      int32
 	CgroupLevel uint32
 	OnDown      uint16
-	Shadow      uint16
+	Flags       uint16
 	End         [2]uint32
-	Reserved    uint32
+	StuckAfter  uint32
 }
 
 type kernelWbProviderCounter uint32
@@ -267,12 +308,27 @@ const (
 	kernelWbProviderCounterWB_PROVIDER_BLOCKED    kernelWbProviderCounter = 3
 	kernelWbProviderCounterWB_PROVIDER_FORBIDDEN  kernelWbProviderCounter = 4
 	kernelWbProviderCounterWB_PROVIDER_SHADOWED   kernelWbProviderCounter = 5
-	kernelWbProviderCounterWB_PROVIDER_COUNTERS   kernelWbProviderCounter = 6
+	kernelWbProviderCounterWB_PROVIDER_INHERITED  kernelWbProviderCounter = 6
+	kernelWbProviderCounterWB_PROVIDER_RESET      kernelWbProviderCounter = 7
+	kernelWbProviderCounterWB_PROVIDER_COUNTERS   kernelWbProviderCounter = 8
 )
 
 type kernelWbProviderCounts struct {
 	_ structs.HostLayout
-	N [6]uint64
+	N [8]uint64
+}
+
+type kernelWbProviderFlags uint32
+
+const (
+	kernelWbProviderFlagsWB_SHADOW         kernelWbProviderFlags = 1
+	kernelWbProviderFlagsWB_EMULATE_TPROXY kernelWbProviderFlags = 2
+)
+
+type kernelWbQueue struct {
+	_       structs.HostLayout
+	Tickets uint64
+	Open    int64
 }
 
 type kernelWbRecords struct {
@@ -305,10 +361,16 @@ type kernelWbSocket struct {
 	Proxy            kernelWbEndpoint
 	Carried          uint8
 	Role             uint8
-	HasContext       uint8
+	Flags            uint8
 	ProxyCgroupLevel uint8
-	ProxyCgroup      uint64
-	Cookie           uint64
+	By               struct {
+		_         structs.HostLayout
+		Departure struct {
+			_           structs.HostLayout
+			ProxyCgroup uint64
+			Cookie      uint64
+		}
+	}
 }
 
 type kernelWbVerdict uint32
@@ -325,6 +387,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	kernelMapCandidates       = "candidates"
 	kernelMapClasses          = "classes"
 	kernelMapContexts         = "contexts"
 	kernelMapCounters         = "counters"
@@ -336,20 +399,25 @@ const (
 	kernelMapMeta             = "meta"
 	kernelMapPolicies         = "policies"
 	kernelMapProviderCounters = "provider_counters"
+	kernelMapQueues           = "queues"
 	kernelMapSocketContexts   = "socket_contexts"
 	kernelMapSockets          = "sockets"
 	kernelProgWbConnect4      = "wb_connect4"
 	kernelProgWbConnect6      = "wb_connect6"
 	kernelProgWbGetpeername4  = "wb_getpeername4"
 	kernelProgWbGetpeername6  = "wb_getpeername6"
+	kernelProgWbGetsockname4  = "wb_getsockname4"
+	kernelProgWbGetsockname6  = "wb_getsockname6"
 	kernelProgWbGetsockopt    = "wb_getsockopt"
 	kernelProgWbListFlows     = "wb_list_flows"
+	kernelProgWbListListeners = "wb_list_listeners"
 	kernelProgWbSetsockopt    = "wb_setsockopt"
 	kernelProgWbSockops       = "wb_sockops"
 	kernelVarInflightLimit    = "inflight_limit"
 	kernelVarInflightUsed     = "inflight_used"
 	kernelVarPageSize         = "page_size"
 	kernelVarWbExports        = "wb_exports"
+	kernelVarWbUnknownZero    = "wb_unknown_zero"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -394,20 +462,24 @@ type kernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
-	WbConnect4     *ebpf.ProgramSpec `ebpf:"wb_connect4"`
-	WbConnect6     *ebpf.ProgramSpec `ebpf:"wb_connect6"`
-	WbGetpeername4 *ebpf.ProgramSpec `ebpf:"wb_getpeername4"`
-	WbGetpeername6 *ebpf.ProgramSpec `ebpf:"wb_getpeername6"`
-	WbGetsockopt   *ebpf.ProgramSpec `ebpf:"wb_getsockopt"`
-	WbListFlows    *ebpf.ProgramSpec `ebpf:"wb_list_flows"`
-	WbSetsockopt   *ebpf.ProgramSpec `ebpf:"wb_setsockopt"`
-	WbSockops      *ebpf.ProgramSpec `ebpf:"wb_sockops"`
+	WbConnect4      *ebpf.ProgramSpec `ebpf:"wb_connect4"`
+	WbConnect6      *ebpf.ProgramSpec `ebpf:"wb_connect6"`
+	WbGetpeername4  *ebpf.ProgramSpec `ebpf:"wb_getpeername4"`
+	WbGetpeername6  *ebpf.ProgramSpec `ebpf:"wb_getpeername6"`
+	WbGetsockname4  *ebpf.ProgramSpec `ebpf:"wb_getsockname4"`
+	WbGetsockname6  *ebpf.ProgramSpec `ebpf:"wb_getsockname6"`
+	WbGetsockopt    *ebpf.ProgramSpec `ebpf:"wb_getsockopt"`
+	WbListFlows     *ebpf.ProgramSpec `ebpf:"wb_list_flows"`
+	WbListListeners *ebpf.ProgramSpec `ebpf:"wb_list_listeners"`
+	WbSetsockopt    *ebpf.ProgramSpec `ebpf:"wb_setsockopt"`
+	WbSockops       *ebpf.ProgramSpec `ebpf:"wb_sockops"`
 }
 
 // kernelMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelMapSpecs struct {
+	Candidates       *ebpf.MapSpec `ebpf:"candidates"`
 	Classes          *ebpf.MapSpec `ebpf:"classes"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
@@ -419,6 +491,7 @@ type kernelMapSpecs struct {
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
+	Queues           *ebpf.MapSpec `ebpf:"queues"`
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
 	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
 }
@@ -431,6 +504,7 @@ type kernelVariableSpecs struct {
 	InflightUsed  *ebpf.VariableSpec `ebpf:"inflight_used"`
 	PageSize      *ebpf.VariableSpec `ebpf:"page_size"`
 	WbExports     *ebpf.VariableSpec `ebpf:"wb_exports"`
+	WbUnknownZero *ebpf.VariableSpec `ebpf:"wb_unknown_zero"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -453,6 +527,7 @@ func (o *kernelObjects) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelMaps struct {
+	Candidates       *ebpf.Map `ebpf:"candidates"`
 	Classes          *ebpf.Map `ebpf:"classes"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
@@ -464,12 +539,14 @@ type kernelMaps struct {
 	Meta             *ebpf.Map `ebpf:"meta"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
+	Queues           *ebpf.Map `ebpf:"queues"`
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
 	Sockets          *ebpf.Map `ebpf:"sockets"`
 }
 
 func (m *kernelMaps) Close() error {
 	return _KernelClose(
+		m.Candidates,
 		m.Classes,
 		m.Contexts,
 		m.Counters,
@@ -481,6 +558,7 @@ func (m *kernelMaps) Close() error {
 		m.Meta,
 		m.Policies,
 		m.ProviderCounters,
+		m.Queues,
 		m.SocketContexts,
 		m.Sockets,
 	)
@@ -494,20 +572,24 @@ type kernelVariables struct {
 	InflightUsed  *ebpf.Variable `ebpf:"inflight_used"`
 	PageSize      *ebpf.Variable `ebpf:"page_size"`
 	WbExports     *ebpf.Variable `ebpf:"wb_exports"`
+	WbUnknownZero *ebpf.Variable `ebpf:"wb_unknown_zero"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
-	WbConnect4     *ebpf.Program `ebpf:"wb_connect4"`
-	WbConnect6     *ebpf.Program `ebpf:"wb_connect6"`
-	WbGetpeername4 *ebpf.Program `ebpf:"wb_getpeername4"`
-	WbGetpeername6 *ebpf.Program `ebpf:"wb_getpeername6"`
-	WbGetsockopt   *ebpf.Program `ebpf:"wb_getsockopt"`
-	WbListFlows    *ebpf.Program `ebpf:"wb_list_flows"`
-	WbSetsockopt   *ebpf.Program `ebpf:"wb_setsockopt"`
-	WbSockops      *ebpf.Program `ebpf:"wb_sockops"`
+	WbConnect4      *ebpf.Program `ebpf:"wb_connect4"`
+	WbConnect6      *ebpf.Program `ebpf:"wb_connect6"`
+	WbGetpeername4  *ebpf.Program `ebpf:"wb_getpeername4"`
+	WbGetpeername6  *ebpf.Program `ebpf:"wb_getpeername6"`
+	WbGetsockname4  *ebpf.Program `ebpf:"wb_getsockname4"`
+	WbGetsockname6  *ebpf.Program `ebpf:"wb_getsockname6"`
+	WbGetsockopt    *ebpf.Program `ebpf:"wb_getsockopt"`
+	WbListFlows     *ebpf.Program `ebpf:"wb_list_flows"`
+	WbListListeners *ebpf.Program `ebpf:"wb_list_listeners"`
+	WbSetsockopt    *ebpf.Program `ebpf:"wb_setsockopt"`
+	WbSockops       *ebpf.Program `ebpf:"wb_sockops"`
 }
 
 func (p *kernelPrograms) Close() error {
@@ -516,8 +598,11 @@ func (p *kernelPrograms) Close() error {
 		p.WbConnect6,
 		p.WbGetpeername4,
 		p.WbGetpeername6,
+		p.WbGetsockname4,
+		p.WbGetsockname6,
 		p.WbGetsockopt,
 		p.WbListFlows,
+		p.WbListListeners,
 		p.WbSetsockopt,
 		p.WbSockops,
 	)

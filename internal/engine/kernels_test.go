@@ -34,7 +34,7 @@ import (
 func TestKernel(t *testing.T) {
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
-	go serveKernelOrigin(env.Listen("[::]:8080"), e)
+	go serveKernelOrigin(env.Listen("[::]:8080"), env, e)
 
 	a := startKernelProxy(t, env, "a", 7001) // listens before Apply
 	apply(t, e, policy.Policy{
@@ -145,13 +145,13 @@ func reached(pid int, dst netip.AddrPort) string {
 	return fmt.Sprintf("app %d: connected to %v", pid, dst)
 }
 
-func serveKernelOrigin(l net.Listener, e *engine.Engine) {
+func serveKernelOrigin(l net.Listener, env *testenv.Env, e *engine.Engine) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		if flows, err := e.Flows(); err != nil {
+		if flows, err := flowsIn(env, e); err != nil {
 			fmt.Fprintf(c, "origin: %v\n", err)
 		} else {
 			fmt.Fprintf(c, "%s\n", originSaw(len(flows)))

@@ -23,7 +23,7 @@ func TestCloseLeavesNoTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs, maps := ids(t, e)
-	if len(programs) != 8 || len(maps) < 10 {
+	if len(programs) != 11 || len(maps) < 10 {
 		t.Errorf("%d programs, %d maps", len(programs), len(maps))
 	}
 	if err := e.Close(); err != nil {
@@ -81,8 +81,14 @@ func TestBooksAreEmpty(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env.Start("a", "python3", "testdata/reporter.py", "127.0.0.1", "7001", "wait")
-	// Some arrive, and some are given up behind a full backlog.
+	env.Start("a", "python3", "testdata/reporter.py", "127.0.0.1", "7001")
+	// Some arrive, and some are given up on their way.
+	env.Run("app", "python3", "-c", `
+import socket
+for _ in range(20):
+    socket.create_connection(("192.0.2.1", 8080)).close()
+`)
+	env.DropPacketsTo(7001)
 	env.Run("app", "python3", "-c", `
 import socket
 socks = []
@@ -96,7 +102,7 @@ for _ in range(20):
 	if err := e.objects.InflightUsed.Get(&used); err != nil || used != 0 {
 		t.Errorf("%d counted in flight, %v", used, err)
 	}
-	for name, m := range map[string]*ebpf.Map{"inflight": e.objects.Inflight, "inflight_contexts": e.objects.InflightContexts} {
+	for name, m := range map[string]*ebpf.Map{"inflight": e.objects.Inflight, "inflight_contexts": e.objects.InflightContexts, "candidates": e.objects.Candidates} {
 		if key, err := m.NextKeyBytes(nil); key != nil || err != nil {
 			t.Errorf("%s is not empty: %x, %v", name, key, err)
 		}
@@ -111,8 +117,8 @@ func ids(t *testing.T, e *Engine) (programs []ebpf.ProgramID, maps []ebpf.MapID)
 	t.Helper()
 	o := &e.objects
 	for _, p := range []*ebpf.Program{
-		o.WbConnect4, o.WbConnect6, o.WbGetpeername4, o.WbGetpeername6,
-		o.WbGetsockopt, o.WbListFlows, o.WbSetsockopt, o.WbSockops,
+		o.WbConnect4, o.WbConnect6, o.WbGetpeername4, o.WbGetpeername6, o.WbGetsockname4, o.WbGetsockname6,
+		o.WbGetsockopt, o.WbListFlows, o.WbListListeners, o.WbSetsockopt, o.WbSockops,
 	} {
 		info, err := p.Info()
 		if err != nil {

@@ -75,7 +75,7 @@ func TestChainUnderLoad(t *testing.T) {
 		t.Errorf("counters: %v", c)
 	}
 	waitFor(t, "the storage of all sockets to go", func() bool {
-		flows, err := e.Flows()
+		flows, err := flowsIn(env, e)
 		return err == nil && len(flows) == 0
 	})
 }

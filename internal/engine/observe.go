@@ -29,12 +29,18 @@ var counterNames = [...]string{
 	kernelWbCounterWB_DOWN_DEVICE:           "down_device",
 	kernelWbCounterWB_DOWN_INFLIGHT_FULL:    "down_inflight_full",
 	kernelWbCounterWB_DOWN_NO_MEMORY:        "down_no_memory",
+	kernelWbCounterWB_DOWN_STUCK:            "down_stuck",
+	kernelWbCounterWB_DOWN_BACKLOG_FULL:     "down_backlog_full",
+	kernelWbCounterWB_DESTINATION_REFUSES:   "destination_refuses",
 	kernelWbCounterWB_DEPARTED:              "departed",
 	kernelWbCounterWB_ARRIVED:               "arrived",
 	kernelWbCounterWB_ABANDONED:             "abandoned",
 	kernelWbCounterWB_LOST:                  "lost",
 	kernelWbCounterWB_DIVERTED:              "diverted",
 	kernelWbCounterWB_INTERCEPTED:           "intercepted",
+	kernelWbCounterWB_INHERITED:             "inherited",
+	kernelWbCounterWB_INHERITED_AMBIGUOUS:   "inherited_ambiguous",
+	kernelWbCounterWB_UNLISTED:              "unlisted",
 	kernelWbCounterWB_QUERIED:               "queried",
 	kernelWbCounterWB_SET:                   "set",
 	kernelWbCounterWB_SET_DENIED:            "set_denied",
@@ -72,6 +78,8 @@ type ProviderCounters struct {
 	Blocked    uint64 // refused because it was down
 	Forbidden  uint64 // refused because a filter blocks them
 	Shadowed   uint64 // redirects and refusals that shadow mode kept from happening
+	Inherited  uint64 // connections of its proxy that took over the records of one it accepted
+	Reset      uint64 // redirected connections that its proxy reset or, having died meanwhile, refused
 }
 
 // ProviderCounters returns the counters of each provider of the policy in
@@ -96,6 +104,8 @@ func (e *Engine) ProviderCounters() (map[string]ProviderCounters, error) {
 			sum.Blocked += c.N[kernelWbProviderCounterWB_PROVIDER_BLOCKED]
 			sum.Forbidden += c.N[kernelWbProviderCounterWB_PROVIDER_FORBIDDEN]
 			sum.Shadowed += c.N[kernelWbProviderCounterWB_PROVIDER_SHADOWED]
+			sum.Inherited += c.N[kernelWbProviderCounterWB_PROVIDER_INHERITED]
+			sum.Reset += c.N[kernelWbProviderCounterWB_PROVIDER_RESET]
 		}
 		counters[p.Name] = sum
 	}
@@ -111,17 +121,37 @@ func (e *Engine) InFlight() (int, error) {
 }
 
 func (e *Engine) inFlight() (int, error) {
+	n, err := countEntries[kernelWbFlightKey](e.objects.Inflight)
+	if err != nil {
+		return 0, fmt.Errorf("count connections in flight: %w", err)
+	}
+	return n, nil
+}
+
+// Unforwarded counts the connections that proxies have accepted and not yet
+// forwarded: those whose records another one could take over.
+func (e *Engine) Unforwarded() (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n, err := countEntries[kernelWbCandidateKey](e.objects.Candidates)
+	if err != nil {
+		return 0, fmt.Errorf("count connections that are not forwarded: %w", err)
+	}
+	return n, nil
+}
+
+// countEntries walks a map of sockets. While it changes, that is roughly their number.
+func countEntries[Key any](m *ebpf.Map) (n int, err error) {
 	var (
-		n     int
-		key   kernelWbFlightKey
+		key   Key
 		value kernelWbSocket
-		it    = e.objects.Inflight.Iterate()
+		it    = m.Iterate()
 	)
 	for it.Next(&key, &value) {
 		n++
 	}
 	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return 0, fmt.Errorf("count connections in flight: %w", err)
+		return 0, err
 	}
 	return n, nil
 }
@@ -165,26 +195,16 @@ type Hop struct {
 	Implied  bool           // by a connection without records from the provider's own process
 }
 
-// Flows returns the live sockets that carry records, in no particular order.
-// The kernel walks the sockets; the data path is not slowed down.
+// Flows returns the live sockets that carry records, of the network namespace
+// of the calling thread, in no particular order. The kernel walks the sockets;
+// the data path is not slowed down.
 func (e *Engine) Flows() ([]Flow, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	iter, err := link.AttachIter(link.IterOptions{Program: e.objects.WbListFlows, Map: e.objects.Sockets})
+	raw, err := iterate(e.objects.WbListFlows)
 	if err != nil {
 		return nil, fmt.Errorf("list flows: %w", err)
 	}
-	defer iter.Close()
-	r, err := iter.Open()
-	if err != nil {
-		return nil, fmt.Errorf("list flows: %w", err)
-	}
-	defer r.Close()
-	raw, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("list flows: %w", err)
-	}
-
 	var flows []Flow
 	for in := bytes.NewReader(raw); in.Len() > 0; {
 		var (
@@ -197,6 +217,21 @@ func (e *Engine) Flows() ([]Flow, error) {
 		flows = append(flows, e.decodeFlow(&head, &socket))
 	}
 	return flows, nil
+}
+
+// iterate runs an iterator and returns what it wrote.
+func iterate(program *ebpf.Program) ([]byte, error) {
+	iter, err := link.AttachIter(link.IterOptions{Program: program})
+	if err != nil {
+		return nil, err
+	}
+	defer iter.Close()
+	r, err := iter.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
 }
 
 func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {

@@ -15,6 +15,7 @@ func TestSocketOptions(t *testing.T) {
 	foreign := foreignBlob(t)
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	p := chain(env, "a")
 	p.Filters[0].Context = []byte("12345")
 	apply(t, e, p)
@@ -44,6 +45,7 @@ func foreignBlob(t *testing.T) string {
 	t.Helper()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	apply(t, e, chain(env, "a"))
 	return strings.TrimSpace(env.Run("a", "python3", "testdata/blob.py", env.Cgroup("app")))
 }

@@ -16,6 +16,7 @@ import (
 func TestState(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
+	startOrigin(t, env)
 	dir := env.StateDir()
 	opts := engine.Options{State: dir, Version: "1"}
 	first := open(t, env, opts)
@@ -68,11 +69,11 @@ func TestState(t *testing.T) {
 	}
 }
 
-// checkPasses makes one connection and checks how many proxies it passes.
+// checkPasses makes one connection to the origin, which has been started, and
+// checks how many proxies it passes.
 func checkPasses(t *testing.T, env *testenv.Env, proxies int) {
 	t.Helper()
 	if proxies == 0 {
-		startOrigin(t, env)
 		if got, want := runClient(t, env, "127.0.0.1"), (clientReport{Peer: "127.0.0.1 8080", Answer: answer}); got != want {
 			t.Errorf("client got %+v, want %+v", got, want)
 		}

@@ -51,7 +51,8 @@ type twinWbQuery struct {
 	Down      uint64
 	N_hops    uint32
 	Layer     uint16
-	ForOrigin uint16
+	ForOrigin uint8
+	Kinship   uint8
 	Process   twinWbSubject
 	Origin    twinWbSubject
 }
@@ -83,6 +84,7 @@ type twinWbSubject struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	twinMapCandidates       = "candidates"
 	twinMapCases            = "cases"
 	twinMapClasses          = "classes"
 	twinMapContexts         = "contexts"
@@ -95,6 +97,7 @@ const (
 	twinMapMeta             = "meta"
 	twinMapPolicies         = "policies"
 	twinMapProviderCounters = "provider_counters"
+	twinMapQueues           = "queues"
 	twinMapSealCases        = "seal_cases"
 	twinMapSocketContexts   = "socket_contexts"
 	twinMapSockets          = "sockets"
@@ -156,6 +159,7 @@ type twinProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type twinMapSpecs struct {
+	Candidates       *ebpf.MapSpec `ebpf:"candidates"`
 	Cases            *ebpf.MapSpec `ebpf:"cases"`
 	Classes          *ebpf.MapSpec `ebpf:"classes"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
@@ -168,6 +172,7 @@ type twinMapSpecs struct {
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
+	Queues           *ebpf.MapSpec `ebpf:"queues"`
 	SealCases        *ebpf.MapSpec `ebpf:"seal_cases"`
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
 	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
@@ -203,6 +208,7 @@ func (o *twinObjects) Close() error {
 //
 // It can be passed to loadTwinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type twinMaps struct {
+	Candidates       *ebpf.Map `ebpf:"candidates"`
 	Cases            *ebpf.Map `ebpf:"cases"`
 	Classes          *ebpf.Map `ebpf:"classes"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
@@ -215,6 +221,7 @@ type twinMaps struct {
 	Meta             *ebpf.Map `ebpf:"meta"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
+	Queues           *ebpf.Map `ebpf:"queues"`
 	SealCases        *ebpf.Map `ebpf:"seal_cases"`
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
 	Sockets          *ebpf.Map `ebpf:"sockets"`
@@ -222,6 +229,7 @@ type twinMaps struct {
 
 func (m *twinMaps) Close() error {
 	return _TwinClose(
+		m.Candidates,
 		m.Cases,
 		m.Classes,
 		m.Contexts,
@@ -234,6 +242,7 @@ func (m *twinMaps) Close() error {
 		m.Meta,
 		m.Policies,
 		m.ProviderCounters,
+		m.Queues,
 		m.SealCases,
 		m.SocketContexts,
 		m.Sockets,

@@ -20,8 +20,9 @@ func (f *Flow) Apply(e Event) bool {
 	if found {
 		hop = f.Hops[i]
 	}
+	linked := f.link(e)
 	if !hop.apply(e) {
-		return false
+		return linked
 	}
 	f.ID = e.Flow
 	if found {
@@ -33,9 +34,22 @@ func (f *Flow) Apply(e Event) bool {
 	return true
 }
 
+// link adds the flows of which this one may be a part. They come in one event,
+// before the outcome.
+func (f *Flow) link(e Event) bool {
+	if len(f.Links) > 0 || len(e.Links) == 0 {
+		return false
+	}
+	f.Links = slices.Clone(e.Links)
+	return true
+}
+
 func (h *Hop) apply(e Event) bool {
 	switch e.Kind {
 	case Redirected, Passed, Forbidden, Refused, Looped:
+		return h.connect(e)
+	case Linked:
+		e.Kind, e.Kinship = Passed, Ambiguous // until the outcome is seen
 		return h.connect(e)
 	case Accepted:
 		return h.accept(e)
@@ -52,7 +66,7 @@ func (h *Hop) connect(e Event) bool {
 		return false
 	}
 	h.Kind, h.Provider, h.Filter, h.State = e.Kind, e.Provider, e.Filter, e.State
-	h.Dst, h.Process, h.Skipped, h.Implied = e.Dst, e.Process, e.Skipped, e.Implied
+	h.Dst, h.Process, h.Skipped, h.Kinship = e.Dst, e.Process, e.Skipped, e.Kinship
 	h.Connected = e.Time
 	if h.Accepted.Before(h.Connected) {
 		h.Accepted = time.Time{}
@@ -111,8 +125,8 @@ func began(closed time.Time, after time.Duration) time.Time {
 func (f *Flow) Conclude() {
 	first := &f.Hops[0]
 	f.Process = Process{}
-	// Records that are implied know of no earlier process than the proxy's.
-	if first.N == 0 || first.Implied {
+	// Nobody can tell of an earlier process than the proxy's.
+	if first.N == 0 || first.Kinship == Implied {
 		f.Process = first.Process
 	}
 	f.Dst = first.Dst

@@ -188,7 +188,7 @@ func TestNoNewsForEmptyFlow(t *testing.T) {
 
 func TestImpliedOrigin(t *testing.T) {
 	proxy := flow.Process{PID: 5, Comm: "proxy"}
-	f := assemble(at(0, 2, flow.Event{Kind: flow.Passed, Implied: true, Process: proxy, Dst: origin}))
+	f := assemble(at(0, 2, flow.Event{Kind: flow.Passed, Kinship: flow.Implied, Process: proxy, Dst: origin}))
 	if f.Process.PID != 5 || f.Dst != origin {
 		t.Errorf("a connection without records starts at its own process: got %+v", f)
 	}

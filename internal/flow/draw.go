@@ -44,6 +44,7 @@ func (f *Flow) Draw(w io.Writer, opts DrawOptions) error {
 	}
 	d.title(f)
 	d.application(f)
+	d.links(f)
 	for i := range f.Hops {
 		d.leg(f, &f.Hops[i])
 	}
@@ -112,9 +113,20 @@ func (d *drawing) application(f *Flow) {
 
 func (d *drawing) leaf(label, value string) { d.line("│   ", dim, label+value) }
 
+// links names the flows that may be the beginning of this one.
+func (d *drawing) links(f *Flow) {
+	if len(f.Links) == 0 {
+		return
+	}
+	d.line("┆   ", dim, "the proxy that begins it had several to go on with; it may be the rest of")
+	for _, id := range f.Links {
+		d.line("┆   ", dim, "  flow "+id.String())
+	}
+}
+
 // leg draws one connection and what it arrived at.
 func (d *drawing) leg(f *Flow, h *Hop) {
-	if h.N > 0 && f.Hop(h.N-1) == nil {
+	if h.N > 0 && f.Hop(h.N-1) == nil && h.Kinship != Ambiguous {
 		d.line("┆   ", dim, "nothing was seen of the connection before")
 	}
 	d.line("│", plain, "")
@@ -122,8 +134,13 @@ func (d *drawing) leg(f *Flow, h *Hop) {
 	if added := f.Added(h.N); added > 0 {
 		connects += ", " + short(added) + " later"
 	}
-	if h.Implied {
+	switch h.Kinship {
+	case Implied:
 		connects += ", without records"
+	case Inherited:
+		connects += ", without records: it goes on with the one before"
+	case Ambiguous:
+		connects += ", without records: it goes on with one of several"
 	}
 	d.line("│   ", plain, connects)
 	for _, s := range h.Skipped {

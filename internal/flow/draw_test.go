@@ -42,12 +42,20 @@ func lossy() flow.Flow {
 	return assemble(events[4], at(800, 2, flow.Event{Kind: flow.Closed, Duration: 397 * time.Microsecond, Error: "connection refused"}))
 }
 
+// ambiguous is the connection of a proxy that had two to go on with.
+func ambiguous() flow.Flow {
+	return assemble(
+		at(0, 1, flow.Event{Kind: flow.Linked, Provider: "adblock", Links: []flow.ID{0xa1, 0xb2}, Candidates: 2}),
+		at(1, 1, flow.Event{Kind: flow.Passed, Kinship: flow.Ambiguous, Dst: origin, Process: flow.Process{PID: 700, Comm: "haproxy"}}),
+	)
+}
+
 func TestDraw(t *testing.T) {
 	open := described(chain()[:2])
 	hostile := described(chain()[:1])
 	hostile.Details.Args = []string{"\x1b[2Jgone", "ünï", "日本語", "\u202eevil", "\xff"}
 	for name, f := range map[string]flow.Flow{
-		"chain": described(chain()), "forbidden": forbidden(), "lossy": lossy(), "open": open, "hostile": hostile,
+		"chain": described(chain()), "forbidden": forbidden(), "lossy": lossy(), "ambiguous": ambiguous(), "open": open, "hostile": hostile,
 	} {
 		var got bytes.Buffer
 		if err := f.Draw(&got, flow.DrawOptions{}); err != nil {

@@ -40,6 +40,7 @@ const (
 	Looped     Kind = "looped"     // it has the most hops that a flow may have: ELOOP
 	Accepted   Kind = "accepted"   // the handshake with Provider's proxy is complete
 	Closed     Kind = "closed"     // the connection has ended
+	Linked     Kind = "linked"     // the flow begins with a proxy's connection, which goes on with one of Links
 )
 
 // Event is one thing that happened to one connection of a flow.
@@ -61,14 +62,29 @@ type Event struct {
 	Filter  string         `json:"filter,omitempty"`
 	State   string         `json:"state,omitempty"` // for Provider, before the redirect
 	Skipped []Skip         `json:"skipped,omitempty"`
-	Implied bool           `json:"implied,omitempty"` // a proxy's connection that carried no records
+	Kinship Kinship        `json:"kinship,omitempty"`
 
 	// Of Closed.
 	Duration time.Duration `json:"duration_ns,omitempty"` // since connect()
 	Sent     uint64        `json:"sent,omitempty"`        // bytes that the peer acknowledged
 	Received uint64        `json:"received,omitempty"`    // bytes
 	Error    string        `json:"error,omitempty"`       // such as "connection refused"; empty: an orderly end
+
+	// Of Linked.
+	Links      []ID `json:"links,omitempty"`      // at most 8
+	Candidates int  `json:"candidates,omitempty"` // how many there were
 }
+
+// Kinship says how a proxy's connection that carried no records came into its
+// flow. It is empty for the application's own and for those with records.
+type Kinship string
+
+// A proxy that knows nothing of waybill sets no records.
+const (
+	Implied   Kinship = "implied"   // it goes on with none that the proxy accepted: it begins a flow
+	Inherited Kinship = "inherited" // it dialled the original destination of the one that the proxy had accepted
+	Ambiguous Kinship = "ambiguous" // of several: it begins a flow, and its history is that of one of them
+)
 
 // Skip says why a provider that wanted a connection did not get it.
 type Skip struct {

@@ -31,6 +31,7 @@ type Flow struct {
 	Details Details        `json:"details,omitzero"` // of Process
 	Dst     netip.AddrPort `json:"dst,omitzero"`     // what the application asked for
 	Hops    []Hop          `json:"hops"`             // by N; those of which nothing was seen are missing
+	Links   []ID           `json:"links,omitempty"`  // flows of which this one goes on with one, nobody can tell which
 }
 
 // Details are what can be found out about a [Process] outside the kernel. Each
@@ -56,7 +57,7 @@ type Hop struct {
 	Dst      netip.AddrPort `json:"dst,omitzero"`
 	Process  Process        `json:"process,omitzero"` // who connects
 	Skipped  []Skip         `json:"skipped,omitempty"`
-	Implied  bool           `json:"implied,omitempty"` // it carried no records
+	Kinship  Kinship        `json:"kinship,omitempty"`
 
 	Connected time.Time     `json:"connected,omitzero"` // connect() was called
 	Accepted  time.Time     `json:"accepted,omitzero"`

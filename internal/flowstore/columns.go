@@ -63,7 +63,7 @@ func hopColumns(id *flow.ID, h *flow.Hop) []column {
 		{"state", text[string]{&h.State}},
 		{"destination", address{&h.Dst}},
 		{"port", port{&h.Dst}},
-		{"implied", &h.Implied},
+		{"kinship", text[flow.Kinship]{&h.Kinship}},
 		{"connected", moment{&h.Connected}},
 		{"accepted", moment{&h.Accepted}},
 		{"closed", moment{&h.Closed}},
@@ -96,6 +96,14 @@ func skipColumns(id *flow.ID, hop, n *int, s *flow.Skip) []column {
 		{"n", n},
 		{"provider", (*string)(&s.Provider)},
 		{"reason", (*string)(&s.Reason)},
+	}
+}
+
+func linkColumns(id *flow.ID, n *int, earlier *flow.ID) []column {
+	return []column{
+		{"flow", identity{id}},
+		{"n", n},
+		{"earlier", identity{earlier}},
 	}
 }
 

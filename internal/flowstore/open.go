@@ -20,11 +20,14 @@ const (
 	// applicationID tells our files from other SQLite files: "wbfl".
 	applicationID = 0x7762666c
 
-	schemaVersion = 1
+	schemaVersion = 2
 )
 
 //go:embed schema.sql
 var schema string
+
+//go:embed migrate.sql
+var migration string
 
 // Parameters of connections. With a write-ahead log and synchronous=normal
 // nothing is lost when the process is killed, and when the power fails the
@@ -137,7 +140,23 @@ func prepareFile(ctx context.Context, c *sql.Conn) error {
 	if check != "ok" {
 		return fmt.Errorf("%w: %s", errCheck, check)
 	}
+	if version < schemaVersion {
+		return migrate(ctx, c)
+	}
 	return nil
+}
+
+// migrate brings a file of version 1 to this one, all or nothing.
+func migrate(ctx context.Context, c *sql.Conn) error {
+	tx, err := c.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, migration+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil {
+		return fmt.Errorf("bring the flow store to version %d: %w", schemaVersion, err)
+	}
+	return tx.Commit()
 }
 
 // createTables makes all or nothing of what is in a new file. How free pages

@@ -91,6 +91,7 @@ var (
 	flowNames = names(flowColumns(new(flow.Flow)))
 	hopNames  = names(hopColumns(new(flow.ID), new(flow.Hop)))
 	skipNames = names(skipColumns(new(flow.ID), new(int), new(int), new(flow.Skip)))
+	linkNames = names(linkColumns(new(flow.ID), new(int), new(flow.ID)))
 )
 
 // readAtOnce bounds the lists of ids in statements.
@@ -149,7 +150,25 @@ func readHops(ctx context.Context, from querier, flows []flow.Flow) error {
 			flows[i].Conclude()
 		}
 	}
+	if err := readLinks(ctx, from, ids, byID); err != nil {
+		return err
+	}
 	return readSkips(ctx, from, ids, byID)
+}
+
+func readLinks(ctx context.Context, from querier, ids []flow.ID, flows map[flow.ID]*flow.Flow) error {
+	return each(ctx, from, "SELECT "+linkNames+" FROM links WHERE flow IN (SELECT value FROM json_each(?)) ORDER BY flow, n", []any{idList(ids)},
+		func(rows *sql.Rows) error {
+			var (
+				id, earlier flow.ID
+				n           int
+			)
+			err := rows.Scan(values(linkColumns(&id, &n, &earlier))...)
+			if f := flows[id]; f != nil {
+				f.Links = append(f.Links, earlier)
+			}
+			return err
+		})
 }
 
 func readSkips(ctx context.Context, from querier, ids []flow.ID, flows map[flow.ID]*flow.Flow) error {

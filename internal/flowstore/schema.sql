@@ -33,7 +33,7 @@ CREATE TABLE hops (
 	state           TEXT,
 	destination     TEXT,
 	port            INTEGER,
-	implied         INTEGER NOT NULL,
+	kinship         TEXT,
 	connected       INTEGER,
 	accepted        INTEGER,
 	closed          INTEGER,
@@ -63,9 +63,17 @@ CREATE TABLE skips (
 	PRIMARY KEY (flow, hop, n)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE links (
+	flow     TEXT NOT NULL,
+	n        INTEGER NOT NULL,
+	earlier  TEXT NOT NULL,  -- id of a flow of which this one may be the rest
+	PRIMARY KEY (flow, n)
+) STRICT, WITHOUT ROWID;
+
 CREATE TRIGGER flow_gone AFTER DELETE ON flows BEGIN
 	DELETE FROM hops WHERE flow = old.id;
 	DELETE FROM skips WHERE flow = old.id;
+	DELETE FROM links WHERE flow = old.id;
 END;
 
 CREATE VIEW chains AS SELECT

@@ -57,7 +57,7 @@ func chain(id flow.ID) []flow.Event {
 			Skipped: []flow.Skip{{Provider: "adblock", Reason: flow.SkipState}},
 		},
 		{Hop: 1, Kind: flow.Accepted, Provider: "dlp"},
-		{Hop: 2, Kind: flow.Passed, Dst: origin, Process: dlp, Implied: true},
+		{Hop: 2, Kind: flow.Passed, Dst: origin, Process: dlp, Kinship: flow.Implied},
 		{Hop: 2, Kind: flow.Closed, Duration: 96 * time.Microsecond, Sent: 1300, Received: 34600},
 		{Hop: 1, Kind: flow.Closed, Provider: "dlp", Duration: 400 * time.Microsecond, Sent: 1200, Received: 34500},
 		{Hop: 0, Kind: flow.Closed, Provider: "adblock", Duration: 700 * time.Microsecond, Sent: 1200, Received: 34500, Error: "connection reset by peer"},

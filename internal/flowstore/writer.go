@@ -14,7 +14,7 @@ type writer struct {
 	db   *sql.DB
 	conn *sql.Conn
 
-	putFlow, putHop, putSkip, dropSkips *sql.Stmt
+	putFlow, putHop, putSkip, dropSkips, putLink *sql.Stmt
 }
 
 func openWriter(path string) (*writer, error) {
@@ -51,6 +51,7 @@ func (w *writer) prepare(ctx context.Context) error {
 		upsert("flows", "id", append(flowColumns(&f), derivedColumns(&f)...)): &w.putFlow,
 		upsert("hops", "flow, n", hopColumns(&f.ID, &h)):                      &w.putHop,
 		upsert("skips", "flow, hop, n", skipColumns(&f.ID, &n, &n, &s)):       &w.putSkip,
+		upsert("links", "flow, n", linkColumns(&f.ID, &n, &f.ID)):             &w.putLink,
 		"DELETE FROM skips WHERE flow = ? AND hop = ?":                        &w.dropSkips,
 	} {
 		if *stmt, err = w.conn.PrepareContext(ctx, query); err != nil {
@@ -111,6 +112,11 @@ func (w *writer) writeFlow(ctx context.Context, f *flow.Flow, hops []int) error 
 	slices.Sort(hops)
 	for _, n := range slices.Compact(hops) {
 		if err := w.writeHop(ctx, f.ID, f.Hop(n)); err != nil {
+			return err
+		}
+	}
+	for n := range f.Links {
+		if _, err := w.putLink.ExecContext(ctx, values(linkColumns(&f.ID, &n, &f.Links[n]))...); err != nil {
 			return err
 		}
 	}

@@ -8,11 +8,13 @@
 package policy
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"regexp"
+	"time"
 )
 
 // Limits of the kernel programs, as in bpf/abi.h.
@@ -75,6 +77,14 @@ type Provider struct {
 
 	OnDown OnDown
 
+	// StuckAfter is how long a connection may wait for the proxy to accept it.
+	// While one has waited for longer, the provider is down. Default 2 s, at
+	// most MaxStuckAfter.
+	StuckAfter time.Duration
+
+	// Emulate is what the proxy takes waybill for.
+	Emulate Emulation
+
 	// Shadow counts and reports what would happen, and does none of it.
 	Shadow bool
 
@@ -82,6 +92,34 @@ type Provider struct {
 	// through this provider.
 	OpenTo []string
 }
+
+// Emulation is the way in which a proxy that knows nothing of waybill learns
+// where a connection wanted to go.
+type Emulation int
+
+const (
+	EmulateRedirect Emulation = iota // it asks for SO_ORIGINAL_DST, as behind a REDIRECT rule
+	EmulateTPROXY                    // or takes the address of its own end for it, as behind a TPROXY rule
+)
+
+func (e Emulation) String() string {
+	switch e {
+	case EmulateRedirect:
+		return "redirect"
+	case EmulateTPROXY:
+		return "tproxy"
+	}
+	return fmt.Sprintf("Emulation(%d)", int(e))
+}
+
+const (
+	// DefaultStuckAfter is longer than a healthy proxy pauses.
+	DefaultStuckAfter = 2 * time.Second
+	MaxStuckAfter     = time.Hour
+)
+
+// StuckLimit is StuckAfter or its default.
+func (p *Provider) StuckLimit() time.Duration { return cmp.Or(p.StuckAfter, DefaultStuckAfter) }
 
 // Addresses lists those that the provider's proxy listens on.
 func (p *Provider) Addresses() []netip.AddrPort {
@@ -210,6 +248,10 @@ func (p Provider) check() error {
 		return fmt.Errorf("proxy address %s is not IPv6; give it as Listen", p.Listen6)
 	case p.OnDown != Bypass && p.OnDown != Block:
 		return fmt.Errorf("unknown on-down policy %d", p.OnDown)
+	case p.Emulate != EmulateRedirect && p.Emulate != EmulateTPROXY:
+		return fmt.Errorf("unknown emulation %d", p.Emulate)
+	case p.StuckAfter < 0 || p.StuckAfter > MaxStuckAfter:
+		return fmt.Errorf("stuck-after %v is not between 0 and %v", p.StuckAfter, MaxStuckAfter)
 	}
 	for _, a := range []netip.AddrPort{p.Listen, p.Listen6} {
 		if a.IsValid() && (a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast()) {

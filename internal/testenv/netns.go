@@ -1,9 +1,12 @@
 package testenv
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -62,6 +65,28 @@ func (e *Env) Listen(address string) net.Listener {
 func (e *Env) Sysctl(name, value string) {
 	e.t.Helper()
 	e.Inside(func() error { return os.WriteFile("/proc/sys/"+name, []byte(value), 0) })
+}
+
+// DropPacketsTo drops, silently, the packets that come to a TCP port over
+// IPv4, until it is told to deliver them again.
+func (e *Env) DropPacketsTo(port uint16) (deliver func()) {
+	e.t.Helper()
+	e.nft("add table ip drops",
+		"add chain ip drops in { type filter hook input priority 0; }",
+		fmt.Sprintf("add rule ip drops in tcp dport %d drop", port))
+	return func() { e.nft("delete table ip drops") }
+}
+
+func (e *Env) nft(commands ...string) {
+	e.t.Helper()
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))
+	e.Inside(func() error {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
+		return nil
+	})
 }
 
 // AddDevice adds a network device that leads nowhere, and a route to

@@ -1,8 +1,7 @@
-"""usage: reporter.py ADDRESS PORT [wait]
+"""usage: reporter.py ADDRESS PORT
 
 A proxy that forwards nothing: it tells each client, in a line of JSON, what
-the records of the connection say. With `wait` its backlog has one place and it
-accepts nothing until a UDP datagram arrives on the same port.
+the records of the connection say.
 """
 
 import json
@@ -11,18 +10,12 @@ import sys
 
 import wb
 
-address, port, wait = sys.argv[1], int(sys.argv[2]), "wait" in sys.argv
+address, port = sys.argv[1], int(sys.argv[2])
 TCP_FASTOPEN = 23
 
-listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                                backlog=0 if wait else 128)
-if not wait:
-    listener.setsockopt(socket.SOL_TCP, TCP_FASTOPEN, 128)
-bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-bell.bind(("127.0.0.1", port))
+listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+listener.setsockopt(socket.SOL_TCP, TCP_FASTOPEN, 128)
 print("ready", flush=True)
-if wait:
-    bell.recv(1)
 while True:
     conn, _ = listener.accept()
     with conn:

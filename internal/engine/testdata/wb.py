@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import subprocess
 
 SOL_WAYBILL = 0x5742
 RECORDS, CONTEXT, ORIGINAL_DST, ORIGIN, STATE = 1, 2, 3, 4, 5
@@ -115,6 +116,16 @@ def hold_connection(cgroup, address, family=socket.AF_INET):
     return fork_into(cgroup, hold)
 
 
+def drop_packets_to(port):
+    """What comes to a TCP port of this network namespace is dropped, silently."""
+    rules = f"add table ip drops\nadd chain ip drops in {{ type filter hook input priority 0; }}\n"
+    subprocess.run(["nft", "-f", "-"], input=rules + f"add rule ip drops in tcp dport {port} drop\n", text=True, check=True)
+
+
+def drop_no_packets():
+    subprocess.run(["nft", "delete", "table", "ip", "drops"], check=True)
+
+
 def stuck_listener(address):
     """A listener whose backlog is full: further SYNs to it are not answered."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -130,3 +141,8 @@ def fill_backlog(address):
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.settimeout(5)
         sock.connect(address)
+
+
+def wait_for(pid):
+    """Until a child of fork_into has ended, as it should."""
+    assert os.waitpid(pid, 0)[1] == 0
