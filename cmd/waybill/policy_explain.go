@@ -66,7 +66,7 @@ func registerQuestion(cmd *cobra.Command, q *explain.Question) {
 	flags.StringToStringVar(&q.ProxyPrograms, "proxy-program", nil, "the program of a provider's proxy: `PROVIDER=PATH`")
 	flags.StringToStringVar(&q.ProxyUsers, "proxy-user", nil, "the user of a provider's proxy: `PROVIDER=USER`")
 	flags.StringSliceVar(&q.Down, "down", nil, "`providers` whose proxies do not listen")
-	flags.StringSliceVar(&q.Unaware, "unaware", nil, "`providers` whose proxies do not pass records on")
+	flags.StringSliceVar(&q.Unaware, "unaware", nil, "`providers` whose proxies dial from a pool: they neither set nor inherit records")
 }
 
 func runPolicyExplain(cmd *cobra.Command, file string, q explain.Question, daemon daemonFlags) error {

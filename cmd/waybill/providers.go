@@ -91,8 +91,11 @@ func showProvider(b *strings.Builder, provider *control.Provider, p paint) {
 	}
 	for _, a := range provider.Addresses {
 		listens := "listens"
-		if !a.Listening {
+		switch {
+		case !a.Listening:
 			listens = p.red("does not listen")
+		case a.Waiting > 0:
+			listens += fmt.Sprintf(", %s to be accepted", count(a.Waiting, "connection"))
 		}
 		line("proxy", "%s %s", a.Address, listens)
 	}
@@ -102,6 +105,7 @@ func showProvider(b *strings.Builder, provider *control.Provider, p paint) {
 	c := provider.Counters
 	line("wanted", "%d redirected, %d arrived, %d bypassed, %d blocked, %d forbidden, %d in shadow",
 		c.Redirected, c.Arrived, c.Bypassed, c.Blocked, c.Forbidden, c.Shadowed)
+	line("its end", "%d reset, %d forwarded without records", c.Reset, c.Inherited)
 	if provider.Proxy != nil {
 		showProxy(b, provider.Proxy, line)
 	}

@@ -114,7 +114,7 @@ type Provider struct {
 // Up reports whether connections can be redirected to all of its addresses.
 func (p *Provider) Up() bool {
 	for _, a := range p.Addresses {
-		if !a.Listening {
+		if !a.Listening || a.Problem != "" {
 			return false
 		}
 	}
@@ -124,7 +124,9 @@ func (p *Provider) Up() bool {
 // Address of a provider's proxy.
 type Address struct {
 	Address   netip.AddrPort `json:"address"`
-	Listening bool           `json:"listening"` // a process of the provider does, now
+	Listening bool           `json:"listening"`         // a process of the provider does, now
+	Waiting   int            `json:"waiting,omitempty"` // connections that it has not accepted yet
+	Problem   string         `json:"problem,omitempty"` // why no connection is redirected there, for a person
 }
 
 // Processes says who belongs to a provider, in the way in which the policy

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
+	"time"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
 	"github.com/waybill-net/waybill/internal/control"
@@ -82,9 +84,13 @@ func (b Backend) providers() ([]control.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
+	listeners, err := b.engine.Listeners()
+	if err != nil {
+		return nil, err
+	}
 	providers := []control.Provider{}
 	for _, p := range policy.InOrder(b.applied.effective.Providers) {
-		described, err := b.describe(p, counters[p.Name])
+		described, err := b.describe(p, counters[p.Name], listeners)
 		if err != nil {
 			return nil, err
 		}
@@ -93,7 +99,7 @@ func (b Backend) providers() ([]control.Provider, error) {
 	return providers, nil
 }
 
-func (b Backend) describe(p policy.Provider, c engine.ProviderCounters) (control.Provider, error) {
+func (b Backend) describe(p policy.Provider, c engine.ProviderCounters, listeners []engine.Listener) (control.Provider, error) {
 	pids, err := cgroup.Processes(p.Cgroup)
 	if err != nil {
 		return control.Provider{}, err
@@ -105,13 +111,11 @@ func (b Backend) describe(p policy.Provider, c engine.ProviderCounters) (control
 		Counters:  control.ProviderCounters(c),
 	}
 	for _, a := range p.Addresses() {
-		listening := false
-		if len(pids) > 0 {
-			if listening, err = supervise.IsListening(pids[0], a); err != nil {
-				return d, err
-			}
+		address, err := describeAddress(&p, a, pids, listeners)
+		if err != nil {
+			return d, err
 		}
-		d.Addresses = append(d.Addresses, control.Address{Address: a, Listening: listening})
+		d.Addresses = append(d.Addresses, address)
 	}
 	if started := b.proxies[p.Name]; started != nil {
 		s := started.process.State()
@@ -130,9 +134,50 @@ func problemOf(p *control.Provider) string {
 		return "no process runs in its cgroup " + p.Processes.Cgroup
 	}
 	for _, a := range p.Addresses {
-		if !a.Listening {
-			return "nothing listens on " + a.Address.String()
+		if a.Problem != "" {
+			return a.Problem
 		}
+	}
+	return ""
+}
+
+// describeAddress judges as the connect hook does. Of a proxy in another
+// network namespace it knows only whether it listens.
+func describeAddress(p *policy.Provider, a netip.AddrPort, pids []int, listeners []engine.Listener) (control.Address, error) {
+	d := control.Address{Address: a}
+	stranger := false
+	for i := range listeners {
+		switch l := &listeners[i]; {
+		case !l.Takes(a):
+		case l.Owner != p.Name:
+			stranger = true
+		default:
+			d.Listening, d.Waiting, d.Problem = true, l.Waiting, stuck(p, l)
+			return d, nil
+		}
+	}
+	if len(pids) > 0 && !stranger {
+		var err error
+		if d.Listening, err = supervise.IsListening(pids[0], a); err != nil {
+			return d, err
+		}
+	}
+	switch {
+	case stranger:
+		d.Problem = fmt.Sprintf("another process listens on %s", a)
+	case !d.Listening:
+		d.Problem = fmt.Sprintf("nothing listens on %s", a)
+	}
+	return d, nil
+}
+
+// stuck says why the provider's own listener can not be given connections.
+func stuck(p *policy.Provider, l *engine.Listener) string {
+	switch {
+	case l.Full():
+		return fmt.Sprintf("it listens on %s but has no room for more than the %d connections that wait to be accepted", l.At, l.Waiting)
+	case l.Waiting > 0 && l.LongestWait > p.StuckLimit():
+		return fmt.Sprintf("it listens on %s but does not accept: a connection has waited for %v", l.At, l.LongestWait.Round(100*time.Millisecond))
 	}
 	return ""
 }

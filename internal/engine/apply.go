@@ -68,7 +68,7 @@ func (e *Engine) apply(p policy.Policy, ids policy.Identities) error {
 	if err != nil {
 		return err
 	}
-	if err := e.checkCgroups(table); err != nil {
+	if err := errors.Join(e.checkCgroups(table), checkClients(table)); err != nil {
 		return err
 	}
 	inner, err := e.newInner(encode(table, e.generation+1))

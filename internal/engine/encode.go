@@ -147,6 +147,20 @@ func decodeEndpoint(k kernelWbEndpoint) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(b).Unmap(), k.Port<<8|k.Port>>8)
 }
 
+// checkClients refuses filters that want to send a provider's own processes
+// to it: they are never redirected there, so a client among them would go past.
+func checkClients(t *policy.Table) error {
+	for _, f := range t.Filters[:t.NumRedirects] {
+		p := &t.Providers[f.Owner]
+		for _, dir := range f.Cgroups {
+			if p.Cgroup != "" && (filepath.Clean(dir) == filepath.Clean(p.Cgroup) || below(dir, p.Cgroup)) {
+				return fmt.Errorf("filter %q: cgroup %s holds processes of provider %q itself, which are never redirected to it; give the proxy a cgroup of its own", f.Name, dir, p.Name)
+			}
+		}
+	}
+	return nil
+}
+
 // checkCgroups refuses process sets that overlap, or that take in everything:
 // a process could then not be told to be one provider's rather than another's.
 func (e *Engine) checkCgroups(t *policy.Table) error {

@@ -219,6 +219,50 @@ func (e *Engine) Flows() ([]Flow, error) {
 	return flows, nil
 }
 
+// Listener is a listening TCP socket.
+type Listener struct {
+	At          netip.AddrPort
+	Owner       string        // the provider whose process created it; empty: none
+	Waiting     int           // connections that nobody has accepted yet
+	Most        int           // of them; there is room for one more, and then SYNs are dropped
+	LongestWait time.Duration // of one of them
+}
+
+// Full reports whether the kernel drops further connections.
+func (l *Listener) Full() bool { return l.Waiting > l.Most }
+
+// Takes reports whether connections to an address arrive at the listener.
+func (l *Listener) Takes(a netip.AddrPort) bool {
+	return l.At.Port() == a.Port() && (l.At.Addr() == a.Addr() || l.At.Addr().IsUnspecified())
+}
+
+// Listeners returns the listening sockets of the network namespace of the
+// calling thread, as the connect hook sees them.
+func (e *Engine) Listeners() ([]Listener, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	raw, err := iterate(e.objects.WbListListeners)
+	if err != nil {
+		return nil, fmt.Errorf("list listeners: %w", err)
+	}
+	var listeners []Listener
+	for in := bytes.NewReader(raw); in.Len() > 0; {
+		var l kernelWbListener
+		if err := binary.Read(in, binary.NativeEndian, &l); err != nil {
+			return nil, fmt.Errorf("list listeners: %w", err)
+		}
+		listener := Listener{
+			At: decodeEndpoint(l.At), Waiting: int(l.Waiting), Most: int(l.Most),
+			LongestWait: time.Duration(l.LongestWait) * time.Microsecond,
+		}
+		if l.Owner != 0 {
+			listener.Owner = e.names.provider(l.Owner)
+		}
+		listeners = append(listeners, listener)
+	}
+	return listeners, nil
+}
+
 // iterate runs an iterator and returns what it wrote.
 func iterate(program *ebpf.Program) ([]byte, error) {
 	iter, err := link.AttachIter(link.IterOptions{Program: program})

@@ -26,7 +26,7 @@ type Question struct {
 	ProxyPrograms map[string]string `json:"proxy_programs,omitempty"` // by provider
 	ProxyUsers    map[string]string `json:"proxy_users,omitempty"`
 	Down          []string          `json:"down,omitempty"`    // providers whose proxies do not listen
-	Unaware       []string          `json:"unaware,omitempty"` // providers whose proxies do not pass records on
+	Unaware       []string          `json:"unaware,omitempty"` // as in policy.Trial
 }
 
 // HintedError is an error with what to do about it.

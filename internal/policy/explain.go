@@ -11,7 +11,7 @@ type Trial struct {
 	Client  Subject
 	Proxies map[string]Subject // by provider: what is known of its proxy's process, beside its cgroup
 	Down    []string           // providers whose proxies do not listen; the others do
-	Unaware []string           // providers whose proxies do not pass records on; the others do
+	Unaware []string           // providers whose proxies set no records, and do not dial for a connection that they accepted (a pool does so)
 }
 
 // Subject is a process that connects. What is not known of it is empty, and

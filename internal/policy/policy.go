@@ -78,8 +78,7 @@ type Provider struct {
 	OnDown OnDown
 
 	// StuckAfter is how long a connection may wait for the proxy to accept it.
-	// While one has waited for longer, the provider is down. Default 2 s, at
-	// most MaxStuckAfter.
+	// While one has waited for longer, the provider is down. Default 2 s.
 	StuckAfter time.Duration
 
 	// Emulate is what the proxy takes waybill for.
@@ -115,6 +114,7 @@ func (e Emulation) String() string {
 const (
 	// DefaultStuckAfter is longer than a healthy proxy pauses.
 	DefaultStuckAfter = 2 * time.Second
+	MinStuckAfter     = 10 * time.Millisecond
 	MaxStuckAfter     = time.Hour
 )
 
@@ -250,8 +250,8 @@ func (p Provider) check() error {
 		return fmt.Errorf("unknown on-down policy %d", p.OnDown)
 	case p.Emulate != EmulateRedirect && p.Emulate != EmulateTPROXY:
 		return fmt.Errorf("unknown emulation %d", p.Emulate)
-	case p.StuckAfter < 0 || p.StuckAfter > MaxStuckAfter:
-		return fmt.Errorf("stuck-after %v is not between 0 and %v", p.StuckAfter, MaxStuckAfter)
+	case p.StuckAfter != 0 && (p.StuckAfter < MinStuckAfter || p.StuckAfter > MaxStuckAfter):
+		return fmt.Errorf("stuck-after %v is not between %v and %v", p.StuckAfter, MinStuckAfter, MaxStuckAfter)
 	}
 	for _, a := range []netip.AddrPort{p.Listen, p.Listen6} {
 		if a.IsValid() && (a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast()) {

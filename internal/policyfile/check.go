@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/waybill-net/waybill/internal/policy"
 )
 
 // names reports those that are used twice.
@@ -74,6 +76,26 @@ func (r *reader) checkFilters(d document) {
 			r.problem(f.at("provider"), wordHint(f.Provider, providers), "unknown provider %q", f.Provider)
 		}
 		r.checkAddresses(f)
+		r.checkClients(f, d.providers)
+	}
+}
+
+// checkClients: the processes of a proxy are never its own clients.
+func (r *reader) checkClients(f *filter, providers []*provider) {
+	if f.Action != policy.ActionRedirect {
+		return
+	}
+	for _, p := range providers {
+		if p.Name != f.Provider || p.Cgroup == "" {
+			continue
+		}
+		for i, dir := range f.Cgroups {
+			if isBelow(dir, p.Cgroup) {
+				nodes := r.items(f.match, "cgroup")
+				r.problem(nodes[min(i, len(nodes)-1)], "give the proxy a cgroup of its own, and run its clients in another",
+					"cgroup %q holds processes of provider %q itself: they are never redirected to it", dir, p.Name)
+			}
+		}
 	}
 }
 

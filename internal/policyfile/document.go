@@ -9,7 +9,7 @@ import (
 // The fields of each mapping of a file.
 var (
 	documentFields  = []string{"version", "mode", "providers", "filters"}
-	providerFields  = []string{"name", "weight", "proxy", "processes", "on-down", "mode", "open-to"}
+	providerFields  = []string{"name", "weight", "proxy", "processes", "on-down", "stuck-after", "emulate", "mode", "open-to"}
 	proxyFields     = []string{"listen", "listen6"}
 	processesFields = []string{"unit", "cgroup", "exec", "user"}
 	filterFields    = []string{"name", "provider", "action", "weight", "match", "context", "context-base64"}

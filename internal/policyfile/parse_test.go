@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/policyfile"
@@ -45,7 +46,7 @@ func TestEveryField(t *testing.T) {
 		Providers: []policy.Provider{
 			{
 				Name: "dlp", Weight: 200, Listen: addr("127.0.0.1:7001"), Listen6: addr("[::1]:7001"),
-				Unit: "dlp.service", OnDown: policy.Block, Shadow: true, OpenTo: []string{"devs"},
+				Unit: "dlp.service", OnDown: policy.Block, StuckAfter: 1500 * time.Millisecond, Emulate: policy.EmulateTPROXY, Shadow: true, OpenTo: []string{"devs"},
 			},
 			{
 				Name: "adblock", Weight: 100, Listen: addr("192.0.2.7:7002"), Listen6: addr("[::1]:7002"),

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -40,6 +41,8 @@ func (r *reader) provider(n ast.Node) *provider {
 		r.processes(p)
 	}
 	p.OnDown = policy.OnDown(r.word(p.values["on-down"], "on-down", "bypass", "block"))
+	p.StuckAfter = r.stuckAfter(p.values["stuck-after"])
+	p.Emulate = policy.Emulation(r.word(p.values["emulate"], "emulate", "redirect", "tproxy"))
 	p.Shadow = r.shadow(p.object)
 	for _, n := range r.values(p.object, "open-to") {
 		if group, ok := r.scalar(n, "open-to", "write the name of a group"); ok {
@@ -47,6 +50,22 @@ func (r *reader) provider(n ast.Node) *provider {
 		}
 	}
 	return p
+}
+
+func (r *reader) stuckAfter(n ast.Node) time.Duration {
+	if n == nil {
+		return 0
+	}
+	const hint = "write a time from 10ms to 1h, such as 2s"
+	text, ok := r.text(n, "stuck-after", hint)
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < policy.MinStuckAfter || d > policy.MaxStuckAfter {
+		r.problem(n, hint, "bad stuck-after %q", text)
+	}
+	return d
 }
 
 // weight is the same for providers and filters.
