@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/waybill-net/waybill/internal/netns"
 )
@@ -37,6 +38,25 @@ func (e *Env) Inside(f func() error) {
 	if err := e.netns.Do(f); err != nil {
 		e.t.Fatal(err)
 	}
+}
+
+// NetNS is the network namespace of the test.
+func (e *Env) NetNS() *netns.NetNS { return e.netns }
+
+// AddPrefix makes every address of a prefix one of this namespace's own.
+func (e *Env) AddPrefix(prefix netip.Prefix) {
+	e.t.Helper()
+	e.Inside(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{
+			LinkIndex: lo.Attrs().Index,
+			Dst:       &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
+			Type:      unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Table: unix.RT_TABLE_LOCAL,
+		})
+	})
 }
 
 // Join makes e's programs run in the cgroups of other, in e's own network
