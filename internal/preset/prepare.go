@@ -109,6 +109,7 @@ type configData struct {
 	Listen6  *netip.AddrPort // nil: no IPv6
 	Upstream netip.AddrPort
 	Forward  netip.AddrPort
+	HTTP     bool
 }
 
 func (w *workplace) data() configData {
@@ -132,6 +133,22 @@ func (w *workplace) write(name string, d configData) (string, error) {
 	}
 	// The proxy's user reads it but is not its owner and can not change it.
 	return path, errors.Join(f.Chmod(0o644), t.Execute(f, d), f.Close())
+}
+
+// copyIn copies a file of the caller's into the working directory: the
+// proxy's user may not be able to read it where it is.
+func (w *workplace) copyIn(from, name string) (string, error) {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(w.Dir, name)
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(b)
+	return to, errors.Join(err, f.Chmod(0o644), f.Close())
 }
 
 // ports is the option of this name as ranges of ports, if it was set.

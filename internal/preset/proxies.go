@@ -1,6 +1,7 @@
 package preset
 
 import (
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -28,36 +29,67 @@ func mitmproxy() *Preset {
 		About:   "shows HTTP and HTTPS requests; programs must trust its certificate",
 		Program: "mitmdump",
 		Package: "mitmproxy",
-		prepare: func(w *workplace) ([]Process, error) {
-			w.out.CA = filepath.Join(w.Dir, "mitmproxy-ca-cert.pem")
-			// Versions before 9 listen on one address only. The second process
-			// finds the certificates that the first has made.
-			var processes []Process
-			for _, a := range w.listens() {
-				c := w.command(
-					"--mode", "transparent",
-					"--listen-host", a.Addr().String(), "--listen-port", strconv.Itoa(int(a.Port())),
-					"--set", "confdir="+w.Dir,
-					"--set", "termlog_verbosity=warn", // the requests themselves are shown all the same
-				)
-				c.Env = append(c.Env, "PYTHONUNBUFFERED=1")
-				processes = append(processes, Process{c, []netip.AddrPort{a}})
-			}
-			return processes, nil
+		Options: []Option{
+			{"trust", "the usual authorities", "file with the certificates of the authorities to trust instead, for origins of your own"},
+			{"pass", "nothing", "pattern of host:port, such as :443$, whose connections are passed on unopened"},
 		},
+		prepare: prepareMitmproxy,
 	}
+}
+
+func prepareMitmproxy(w *workplace) (processes []Process, err error) {
+	w.out.CA = filepath.Join(w.Dir, "mitmproxy-ca-cert.pem")
+	args := []string{
+		"--mode", "transparent",
+		"--set", "confdir=" + w.Dir,
+		"--set", "termlog_verbosity=warn", // the requests themselves are shown all the same
+		"--set", "stream_large_bodies=1m", // or a download would be in memory before its first byte is passed on
+	}
+	if trust := w.Options["trust"]; trust != "" {
+		if trust, err = w.copyIn(trust, "trust.pem"); err != nil {
+			return nil, err
+		}
+		args = append(args, "--set", "ssl_verify_upstream_trusted_ca="+trust)
+	}
+	if pass := w.Options["pass"]; pass != "" {
+		args = append(args, "--ignore-hosts", pass)
+	}
+	// Versions before 9 listen on one address only. The second process finds
+	// the certificates that the first has made.
+	for _, a := range w.listens() {
+		c := w.command(append(args[:len(args):len(args)],
+			"--listen-host", a.Addr().String(), "--listen-port", strconv.Itoa(int(a.Port())))...)
+		c.Env = append(c.Env, "PYTHONUNBUFFERED=1")
+		processes = append(processes, Process{c, []netip.AddrPort{a}})
+	}
+	return processes, nil
 }
 
 func haproxy() *Preset {
 	return &Preset{
-		Name:     "haproxy",
-		About:    "passes TCP on and says where to",
-		Program:  "haproxy",
-		Package:  "haproxy",
+		Name:    "haproxy",
+		About:   "passes TCP on and says where to; in HTTP mode, what is asked for",
+		Program: "haproxy",
+		Package: "haproxy",
+		Options: []Option{
+			{"mode", "tcp", "tcp or http"},
+			{"ports", "80", "in HTTP mode, ports on which programs speak HTTP without TLS"},
+		},
 		IPv4Only: true,
 		users:    []string{"haproxy"},
 		prepare: func(w *workplace) ([]Process, error) {
-			config, err := w.write("haproxy.cfg", w.data())
+			d := w.data()
+			switch mode := w.Options["mode"]; mode {
+			case "", "tcp":
+			case "http":
+				d.HTTP, w.out.Ports = true, []policy.PortRange{policy.Port(80)}
+			default:
+				return nil, fmt.Errorf("set haproxy.mode: %q is neither tcp nor http", mode)
+			}
+			if err := w.setPorts("ports"); err != nil {
+				return nil, err
+			}
+			config, err := w.write("haproxy.cfg", d)
 			if err != nil {
 				return nil, err
 			}
