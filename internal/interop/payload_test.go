@@ -1,0 +1,66 @@
+package interop
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+)
+
+const appCgroup = "app"
+
+// payload is what the client does.
+type payload string
+
+const (
+	payloadHTTP      payload = "http"
+	payloadTLS       payload = "tls"
+	payloadKeepAlive payload = "keep-alive"
+	payloadRaw       payload = "raw"
+	payloadHalfClose payload = "half-close"
+	payloadDownload  payload = "download"
+)
+
+var payloads = []payload{payloadHTTP, payloadTLS, payloadKeepAlive, payloadRaw, payloadHalfClose, payloadDownload}
+
+func (p payload) port() int {
+	switch p {
+	case payloadTLS:
+		return tlsPort
+	case payloadRaw, payloadHalfClose:
+		return rawPort
+	}
+	return httpPort
+}
+
+// size of what the client asks for at once, but for a download.
+func (p payload) size() int64 {
+	if p == payloadRaw || p == payloadHalfClose {
+		return 4 << 20
+	}
+	return 256 << 10
+}
+
+// requests that the origin sees.
+func (p payload) requests() int {
+	switch p {
+	case payloadKeepAlive:
+		return keepAliveRequests
+	case payloadRaw, payloadHalfClose:
+		return 0
+	}
+	return 1
+}
+
+// runClient runs the client in the cgroup of the application.
+func (s *stage) runClient(load payload, host netip.Addr, size int64) (r clientReport, err error) {
+	out, err := s.env.TryRun(appCgroup, os.Args[0], "interop-client", string(load), host.String(), strconv.FormatInt(size, 10), s.trusted)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		return r, fmt.Errorf("read what the client printed: %q: %w", out, err)
+	}
+	return r, nil
+}
