@@ -145,10 +145,13 @@ func (c *cell) checkLegs(t *testing.T, s *stage) {
 	var got []string
 	for i, leg := range c.legs {
 		got = append(got, s.leg(leg))
-		c.oneID = c.oneID && leg.Flow == c.legs[0].Flow && leg.Hop == i && !leg.Implied
+		c.oneID = c.oneID && leg.Flow == c.legs[0].Flow && leg.Hop == i
 		if leg.Kind == flow.Redirected && !s.journal.has(flow.Accepted, leg) {
 			t.Errorf("%s: nothing was accepted with its records", s.leg(leg))
 		}
+	}
+	if !c.oneID {
+		t.Error("the flow did not keep its id")
 	}
 	if want := c.wantLegs(); !slices.Equal(got, want) {
 		t.Errorf("the flow went\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -184,8 +187,8 @@ func (c *cell) checkLate(t *testing.T, s *stage) {
 func (c *cell) describe(s *stage) string {
 	var out strings.Builder
 	for _, leg := range c.legs {
-		fmt.Fprintf(&out, "%s, flow %s hop %d, implied %t, skipped %v\n",
-			s.leg(leg), leg.Flow, leg.Hop, leg.Implied, leg.Skipped)
+		fmt.Fprintf(&out, "%s, flow %s hop %d, kinship %q, skipped %v\n",
+			s.leg(leg), leg.Flow, leg.Hop, leg.Kinship, leg.Skipped)
 	}
 	return out.String()
 }

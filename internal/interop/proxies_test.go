@@ -23,21 +23,20 @@ type kind struct {
 	name    string // of its provider
 	preset  string
 	options map[string]string
-	opens   bool   // TLS: the client sees its certificate
-	hangs   bool   // when a client ends its direction first: the end of the other never comes
-	limit   string // why connections go past it, if some do
+	opens   bool // TLS: the client sees its certificate
+	hangs   bool // when a client ends its direction first: the end of the other never comes
 }
 
-// kinds of proxies, in the order of the table.
-func kinds(trust string) []kind {
+// kinds of proxies that Debian has, and our own, in the order of the table.
+func kinds() []kind {
 	return []kind{
 		{name: "inspect", preset: "inspect"},
-		{name: "mitmproxy", preset: "mitmproxy", options: map[string]string{"trust": trust}, opens: true, hangs: true},
+		{name: "mitmproxy", preset: "mitmproxy", opens: true, hangs: true},
 		{name: "mitmproxy-pass", preset: "mitmproxy", options: map[string]string{"pass": `origin\.example`}, hangs: true},
-		{name: "haproxy", preset: "haproxy", limit: "it asks for the original destination of IPv4 connections only"},
-		{name: "haproxy-http", preset: "haproxy", options: map[string]string{"mode": "http"}, limit: "it takes HTTP only; and IPv4 only, as above"},
-		{name: "squid", preset: "squid", limit: "it takes HTTP only"},
-		{name: "redsocks", preset: "redsocks", limit: "it knows IPv4 only"},
+		{name: "haproxy", preset: "haproxy"},
+		{name: "haproxy-http", preset: "haproxy", options: map[string]string{"mode": "http"}},
+		{name: "squid", preset: "squid"},
+		{name: "redsocks", preset: "redsocks"},
 	}
 }
 
@@ -67,8 +66,9 @@ const (
 	stopTimeout  = 5 * time.Second
 )
 
-// startProxies starts all kinds at once and stops them when the test ends.
-func (s *stage) startProxies(t *testing.T, kinds []kind) {
+// startProxies starts all kinds at once and stops them when the test ends. Those
+// that open TLS trust the authorities in a file.
+func (s *stage) startProxies(t *testing.T, trust string) {
 	t.Helper()
 	dir := t.TempDir()
 	// The proxies run as users of their own and must get through.
@@ -80,7 +80,10 @@ func (s *stage) startProxies(t *testing.T, kinds []kind) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	var starting sync.WaitGroup
-	for i, k := range kinds {
+	for i, k := range s.kinds {
+		if k.opens {
+			k.options = map[string]string{"trust": trust}
+		}
 		p := s.prepareProxy(t, k, filepath.Join(dir, k.name), uint16(firstPort+i))
 		s.proxies[k.name] = p
 		starting.Go(func() {

@@ -35,9 +35,9 @@ type stage struct {
 	last4, last6 netip.Addr // destinations used
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t *testing.T, kinds []kind) *stage {
 	t.Helper()
-	s := &stage{env: testenv.New(t), proxies: make(map[string]*proxy), last4: destinations4.Addr(), last6: destinations6.Addr()}
+	s := &stage{env: testenv.New(t), kinds: kinds, proxies: make(map[string]*proxy), last4: destinations4.Addr(), last6: destinations6.Addr()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(s.said.String())
@@ -51,8 +51,7 @@ func newStage(t *testing.T) *stage {
 
 	trust := filepath.Join(t.TempDir(), "authority.pem")
 	write(t, trust, authority)
-	s.kinds = kinds(trust)
-	s.startProxies(t, s.kinds)
+	s.startProxies(t, trust)
 	s.trust(t, authority)
 	s.cgroups = s.findCgroups(t)
 	return s

@@ -10,6 +10,14 @@ import (
 // table is printed as Markdown, for docs/proxies.md.
 type table struct{ rows [][]string }
 
+func newTable() *table {
+	head := []string{"chain"}
+	for _, load := range payloads {
+		head = append(head, string(load))
+	}
+	return &table{rows: [][]string{append(head, "flow id", "without records")}}
+}
+
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
 func (t *table) String() string {
