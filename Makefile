@@ -5,6 +5,7 @@
 # make generate  rebuild the kernel programs; CI compares the result
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
 # make load      200,000 connections through a chain of three, then with its proxies killed; as root
+# make proxies   every payload, 1 GiB among them, through every chain of real proxies: the table of docs/proxies.md; as root
 # make kernels   the data path on other kernels, under qemu; as root
 # make build     the binary, in bin/
 # make install   binary, unit, manual pages, completions; DESTDIR, PREFIX, RELEASE
@@ -13,7 +14,7 @@ CLANG_VERSION := 19
 PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VERSION) \
 	libbpf-dev linux-libc-dev libc6-dev gcc python3 liburing-dev iproute2 nftables
 # The proxies that the tests of the presets run. Their services stay off.
-PROXIES := mitmproxy redsocks haproxy squid
+PROXIES := mitmproxy redsocks haproxy squid nginx-light nginx-common libnginx-mod-stream
 PACKAGES += curl bpftool $(PROXIES)
 TOOL := go tool -modfile=tools.mod
 
@@ -24,7 +25,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: install demo test race lint generate kernels bench load build build-all setup check-generated
+.PHONY: install demo test race lint generate kernels proxies bench load build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
@@ -39,6 +40,9 @@ race: setup
 
 load: setup
 	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000
+
+proxies: setup
+	go test -count=1 -v -timeout 60m ./internal/interop -full
 
 kernels:
 	.ci/kernels

@@ -18,7 +18,7 @@ const (
 )
 
 // Of these every ordered pair is a chain.
-var paired = []string{"mitmproxy", "haproxy", "squid", "redsocks"}
+var paired = []string{"mitmproxy", "haproxy", "nginx", "squid", "redsocks"}
 
 // Of these every order is one.
 var ordered = []string{"mitmproxy", "haproxy", "inspect"}
@@ -49,7 +49,7 @@ func chains(kinds []kind) [][]string {
 }
 
 // large are the pairs through which CI too downloads 1 GiB.
-var large = [][]string{{"haproxy", "redsocks"}, {"mitmproxy", "haproxy"}}
+var large = [][]string{{"haproxy", "nginx"}, {"nginx", "redsocks"}, {"mitmproxy", "haproxy"}}
 
 func downloadSize(chain []string, family int) int64 {
 	isLarge := len(chain) == 1 || slices.ContainsFunc(large, func(c []string) bool { return slices.Equal(c, chain) })

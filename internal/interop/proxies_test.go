@@ -35,6 +35,7 @@ func kinds() []kind {
 		{name: "mitmproxy-pass", preset: "mitmproxy", options: map[string]string{"pass": `origin\.example`}, hangs: true},
 		{name: "haproxy", preset: "haproxy"},
 		{name: "haproxy-http", preset: "haproxy", options: map[string]string{"mode": "http"}},
+		{name: "nginx", preset: "nginx"},
 		{name: "squid", preset: "squid"},
 		{name: "redsocks", preset: "redsocks"},
 	}
@@ -44,6 +45,7 @@ func kinds() []kind {
 type proxy struct {
 	kind
 	listen    netip.AddrPort
+	emulate   policy.Emulation
 	prepared  *preset.Prepared
 	cgroup    string
 	processes []*supervise.Process
@@ -104,7 +106,7 @@ func (s *stage) prepareProxy(t *testing.T, k kind, dir string, port uint16) *pro
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{kind: k, cgroup: s.env.Cgroup(k.name), listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
+	p := &proxy{kind: k, emulate: known.Emulate, cgroup: s.env.Cgroup(k.name), listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
 	site := preset.Site{
 		Dir: dir, Options: k.options, Self: os.Args[0],
 		Listen: p.listen, Listen6: netip.AddrPortFrom(netip.IPv6Loopback(), port),
@@ -146,7 +148,7 @@ func (s *stage) policy(names []string) policy.Policy {
 		proxy := s.proxies[name]
 		p.Providers = append(p.Providers, policy.Provider{
 			Name: name, Weight: int32(100 * (len(names) - i)),
-			Listen: proxy.listen, Listen6: proxy.prepared.Listen6, Cgroup: proxy.cgroup,
+			Listen: proxy.listen, Listen6: proxy.prepared.Listen6, Cgroup: proxy.cgroup, Emulate: proxy.emulate,
 		})
 		p.Filters = append(p.Filters, policy.Filter{Provider: name, Ports: proxy.prepared.Ports})
 	}

@@ -110,6 +110,7 @@ type configData struct {
 	Upstream netip.AddrPort
 	Forward  netip.AddrPort
 	HTTP     bool
+	Module   string
 }
 
 func (w *workplace) data() configData {

@@ -27,6 +27,9 @@ type Preset struct {
 	// connections, so they go past it.
 	IPv4Only bool
 
+	// Emulate is how the proxy learns the original destination.
+	Emulate policy.Emulation
+
 	ports   []policy.PortRange // that it understands; empty: all
 	users   []string           // whoever of them exists first runs it
 	prepare func(*workplace) ([]Process, error)
@@ -41,7 +44,7 @@ type Option struct {
 
 // presets in the order in which people see them.
 func presets() []*Preset {
-	return []*Preset{inspect(), mitmproxy(), haproxy(), squid(), redsocks(), singBox(), envoy()}
+	return []*Preset{inspect(), mitmproxy(), haproxy(), nginx(), squid(), redsocks(), singBox(), envoy()}
 }
 
 // List returns all presets.

@@ -3,6 +3,7 @@ package preset
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -75,8 +76,10 @@ func haproxy() *Preset {
 			{"mode", "tcp", "tcp or http"},
 			{"ports", "80", "in HTTP mode, ports on which programs speak HTTP without TLS"},
 		},
-		IPv4Only: true,
-		users:    []string{"haproxy"},
+		// It asks for SO_ORIGINAL_DST on IPv4 connections only, but takes the
+		// address of its own end for the destination if that has no answer.
+		Emulate: policy.EmulateTPROXY,
+		users:   []string{"haproxy"},
 		prepare: func(w *workplace) ([]Process, error) {
 			d := w.data()
 			switch mode := w.Options["mode"]; mode {
@@ -94,6 +97,32 @@ func haproxy() *Preset {
 				return nil, err
 			}
 			return []Process{{w.command("-db", "-f", config), w.listens()}}, nil
+		},
+	}
+}
+
+// nginxStream is where Debian has the module that passes TCP on. The nginx of
+// other makers has it built in.
+const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+func nginx() *Preset {
+	return &Preset{
+		Name:    "nginx",
+		About:   "passes TCP on and says where to",
+		Program: "nginx",
+		Package: "nginx-light libnginx-mod-stream",
+		Emulate: policy.EmulateTPROXY,
+		users:   []string{"www-data", "nginx"},
+		prepare: func(w *workplace) ([]Process, error) {
+			d := w.data()
+			if _, err := os.Stat(nginxStream); err == nil {
+				d.Module = nginxStream
+			}
+			config, err := w.write("nginx.conf", d)
+			if err != nil {
+				return nil, err
+			}
+			return []Process{{w.command("-e", "stderr", "-p", w.Dir, "-c", config), w.listens()}}, nil
 		},
 	}
 }

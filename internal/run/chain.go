@@ -177,7 +177,7 @@ func (c *chain) policy(opts Options) policy.Policy {
 			Weight: int32(100 * (len(c.links) - i)),
 			Listen: l.listen, Listen6: l.prepared.Listen6,
 			Cgroup: l.cgroup,
-			OnDown: opts.OnDown,
+			OnDown: opts.OnDown, Emulate: l.preset.Emulate,
 		})
 		p.Filters = append(p.Filters, policy.Filter{
 			Name:        "run",
