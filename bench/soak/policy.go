@@ -1,0 +1,89 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Where the proxies listen. Ephemeral ports begin above: see scene.go.
+var proxyAddresses = map[string]string{
+	"first": "127.0.0.1:7001", "middle": "127.0.0.1:7002", "last": "127.0.0.1:7003", parking: "127.0.0.1:7009",
+}
+
+const (
+	parking     = "parking" // a provider whose proxy lets no handshake end
+	parkingDst  = "192.0.2.1:9"
+	parkingPort = 9
+)
+
+var (
+	policyPath  = filepath.Join(workDir, "policy.yaml")
+	haproxyPath = filepath.Join(workDir, "haproxy.cfg")
+)
+
+// policyText is one of many policies that treat the soak's flows alike.
+// parkingCgroup is a path in the hierarchy.
+func policyText(variant int, parkingCgroup string) string {
+	var b strings.Builder
+	b.WriteString("version: 1\nproviders:\n")
+	for i, name := range chain {
+		fmt.Fprintf(&b, "  - {name: %s, weight: %d, proxy: {listen: %q}, processes: {exec: [/bin/sh, -c, %q]}}\n",
+			name, 300-100*i, proxyAddresses[name], proxyCommand(name))
+	}
+	fmt.Fprintf(&b, "  - {name: %s, weight: 400, proxy: {listen: %q}, processes: {cgroup: %s}}\n", parking, proxyAddresses[parking], parkingCgroup)
+	b.WriteString("filters:\n")
+	ports := fmt.Sprintf("%d-%d", originPorts[0], originPorts[len(originPorts)-1])
+	for i, name := range chain {
+		context := ""
+		if i != 1 {
+			context = fmt.Sprintf(", context: \"variant %d\"", variant) // some of what travels has one
+		}
+		fmt.Fprintf(&b, "  - {name: %s, provider: %[1]s, match: {port: %q, destination: \"192.0.2.0/24\"}%s}\n", name, ports, context)
+	}
+	fmt.Fprintf(&b, "  - {name: %s, provider: %[1]s, match: {port: %d, destination: \"192.0.2.0/24\"}}\n", parking, parkingPort)
+	for i := range variant % 50 {
+		fmt.Fprintf(&b, "  - {name: other-%d, provider: first, match: {port: %d, user: nobody}}\n", i, 20000+variant%1000+i)
+	}
+	return b.String()
+}
+
+// proxyCommand is a proxy that prints nothing of each connection.
+func proxyCommand(name string) string {
+	if name == "middle" {
+		return "exec haproxy -db -f " + haproxyPath + " >/dev/null"
+	}
+	return "exec " + waybillPath + " inspect-proxy " + proxyAddresses[name] + " >/dev/null"
+}
+
+// As in the preset, but for the log.
+const haproxyConfig = `global
+    maxconn 8000
+defaults
+    mode tcp
+    timeout connect 30s
+    timeout client  1h
+    timeout server  1h
+frontend redirected
+    bind %[1]s
+    # A connection straight to this address would be one of HAProxy to itself, for ever.
+    tcp-request connection reject if { dst 127.0.0.1 } { dst_port 7002 }
+    default_backend origin
+backend origin
+    # Address and port 0: those that the client asked for.
+    server origin 0.0.0.0:0
+`
+
+func writeConfigs(parkingCgroup string) error {
+	if err := os.WriteFile(haproxyPath, fmt.Appendf(nil, haproxyConfig, proxyAddresses["middle"]), 0o644); err != nil {
+		return err
+	}
+	return writePolicy(0, parkingCgroup)
+}
+
+func writePolicy(variant int, parkingCgroup string) error {
+	return os.WriteFile(policyPath, []byte(policyText(variant, parkingCgroup)), 0o644)
+}
