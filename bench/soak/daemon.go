@@ -99,15 +99,6 @@ func (d *daemon) end(signal syscall.Signal) {
 	<-ended
 }
 
-// mayDie says that its end would be no fault of its own, or that it would be
-// again. It reports whether it runs.
-func (d *daemon) mayDie(may bool) (running bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.wanted = !may
-	return !isClosed(d.ended)
-}
-
 // revive starts the daemon if it has ended.
 func (d *daemon) revive() error {
 	d.mu.Lock()

@@ -13,7 +13,7 @@ const slack = 700 * time.Millisecond
 // must go unnoticed.
 func (k faultKind) breaks() bool {
 	switch k {
-	case killProxy, starveFiles, starveProxy, starveState:
+	case killProxy, starveFiles, starveProxy:
 		return true
 	}
 	return false
@@ -26,6 +26,16 @@ func (in *injected) explains(f *failure) bool {
 	return f.End.After(in.From) && f.End.Before(in.To.Add(slack))
 }
 
+const examples = 3
+
+func (in *injected) enter(f *failure) {
+	in.Failures[f.What]++
+	in.Last = max(in.Last, f.End.Sub(in.To))
+	if len(in.Examples) < examples {
+		in.Examples = append(in.Examples, *f)
+	}
+}
+
 // settle enters each failure with the fault that explains it and returns those
 // that none does.
 func settle(faults []injected, failures []failure) (unexplained []failure) {
@@ -33,10 +43,8 @@ func settle(faults []injected, failures []failure) (unexplained []failure) {
 		f := &failures[i]
 		found := false
 		for j := range faults {
-			if in := &faults[j]; in.explains(f) {
-				in.Failures[f.What]++
-				in.Last = max(in.Last, f.End.Sub(in.To))
-				found = true
+			if found = faults[j].explains(f); found {
+				faults[j].enter(f)
 				break
 			}
 		}

@@ -45,6 +45,11 @@ func newMemory() (*memory, error) {
 			return nil, errors.Join(err, m.close())
 		}
 	}
+	// The daemon is to wait for memory, not to be killed for want of it: that
+	// is another fault.
+	if err := os.WriteFile(filepath.Join(m.dir(memoryState), "memory.oom_control"), []byte("1"), 0); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
 	return m, nil
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -48,8 +49,10 @@ var (
 // startOrigin must be called inside the network namespace.
 func startOrigin() (*origin, error) {
 	o := &origin{}
+	cheap := net.ListenConfig{KeepAlive: -1}
+	cheap.SetMultipathTCP(false)
 	for _, port := range originPorts {
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		l, err := cheap.Listen(context.Background(), "tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return nil, errors.Join(err, o.close())
 		}

@@ -23,7 +23,7 @@ const (
 	fillFlight  faultKind = "fill-flight"  // connections parked in the in-flight map
 	starveFiles faultKind = "starve-files" // a proxy may open no more descriptors
 	starveProxy faultKind = "starve-proxy" // a proxy may have no more memory
-	starveState faultKind = "starve-state" // neither the daemon nor what its maps allocate
+	starveState faultKind = "starve-state" // nor may the daemon and what its maps allocate
 )
 
 // kinds has them all, with the range of how long they last.
@@ -56,7 +56,7 @@ var chain = []string{"first", "middle", "last"}
 
 const (
 	minDuration = 5 * time.Second
-	minGap      = 300 * time.Millisecond // between two faults
+	minGap      = slack + 100*time.Millisecond // between two faults: a failure is of one of them
 	maxGap      = 6 * time.Second
 	calm        = time.Second // at the start
 )

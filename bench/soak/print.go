@@ -118,6 +118,9 @@ func (r *report) printDetails(w io.Writer) {
 	for _, d := range r.Details {
 		fmt.Fprintln(w, "origin:", d)
 	}
+	for _, name := range sortedKeys(r.Left.Names) {
+		fmt.Fprintf(w, "descriptors of %s: %q\n", name, r.Left.Names[name])
+	}
 	for _, s := range r.Left.Sockets[:min(shownDetails, len(r.Left.Sockets))] {
 		fmt.Fprintln(w, "socket left:", s)
 	}

@@ -28,6 +28,7 @@ type report struct {
 	Counters  map[string]uint64 `json:"counters"`
 	Left      remains           `json:"left"`
 	Samples   []sample          `json:"samples"`
+	Growing   []string          `json:"growing,omitempty"`
 	Origin    originBook        `json:"origin"`
 	Details   []string          `json:"details"` // of what the origin found wrong
 	Held      bool              `json:"held"`
@@ -72,6 +73,10 @@ func (r *report) addLoad(t tally, failures []failure, faults []injected, samples
 	r.count("flows hung", by[wasHung])
 	r.count("flows corrupt", by[wasCorrupt])
 	r.count("faults that could not be caused", notCaused)
+	if r.Seconds >= growthAfter.Seconds() {
+		r.Growing = growing(samples)
+		r.count("memories that grow", len(r.Growing))
+	}
 }
 
 func (r *report) addOrigin(book originBook, details []string) {
@@ -88,7 +93,9 @@ func (r *report) addLeft(left remains) {
 	}
 	r.count("sockets left", len(left.Sockets))
 	r.count("connections left at the origin", left.Origin)
-	r.count("descriptors left", left.grown())
+	for _, name := range sortedKeys(left.After) {
+		r.count("descriptors left in "+name, left.After[name].grown(left.Before[name]))
+	}
 }
 
 func (r *report) addStatus(s *control.Status) {

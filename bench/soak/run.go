@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 )
 
 const (
-	warmUp      = 300              // connections, one after the other
+	warmUps     = 5
+	warmUp      = 100              // connections, one after the other
 	upTimeout   = 45 * time.Second // the longest back-off, and some
 	restTimeout = 30 * time.Second
 )
@@ -33,30 +35,37 @@ type runner struct {
 }
 
 func run(ctx context.Context, o options, plan []fault) (_ *report, err error) {
+	debug.SetGCPercent(gcPercent)
 	r := &runner{opts: o, report: &report{Seed: o.seed}}
 	if r.scene, err = newScene(); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.scene.close()) }()
-	if err := r.setUp(ctx); err != nil {
+	err = r.all(ctx, plan)
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("stop before the end: %w", context.Cause(ctx)) // what failed then is a consequence
+	case err != nil && r.daemon != nil:
+		return nil, fmt.Errorf("%w\nthe daemon and the proxies printed:\n%s", err, r.daemon.said())
+	case err != nil:
 		return nil, err
-	}
-	defer r.origin.close()
-	if err := r.load(ctx, plan); err != nil {
-		return nil, r.explain(err)
-	}
-	if err := r.rest(ctx); err != nil {
-		return nil, r.explain(err)
-	}
-	if err := r.tearDown(); err != nil {
-		return nil, r.explain(err)
 	}
 	r.report.conclude()
 	return r.report, nil
 }
 
-func (r *runner) explain(err error) error {
-	return fmt.Errorf("%w\nthe daemon and the proxies printed:\n%s", err, r.daemon.said())
+func (r *runner) all(ctx context.Context, plan []fault) error {
+	if err := r.setUp(ctx); err != nil {
+		return err
+	}
+	defer r.origin.close()
+	if err := r.load(ctx, plan); err != nil {
+		return err
+	}
+	if err := r.rest(ctx); err != nil {
+		return err
+	}
+	return r.tearDown()
 }
 
 // setUp starts everything, warms it up, and notes how things are.
@@ -74,13 +83,22 @@ func (r *runner) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	if err := r.waitUp(ctx); err != nil {
-		return r.explain(err)
+		return err
 	}
-	if err := r.oneByOne(ctx); err != nil {
-		return r.explain(err)
+	r.before = make(map[string]files)
+	for range warmUps {
+		if err := r.oneByOne(ctx); err != nil {
+			return err
+		}
+		now, err := r.files()
+		if err != nil {
+			return err
+		}
+		for name, f := range now {
+			r.before[name] = f.orMore(r.before[name])
+		}
 	}
-	r.before, err = r.files()
-	return err
+	return nil
 }
 
 func (r *runner) waitUp(ctx context.Context) error {
@@ -187,7 +205,7 @@ func (r *runner) rest(ctx context.Context) error {
 		if err := r.oneByOne(ctx); err != nil {
 			return err
 		}
-		left, err := r.left()
+		left, err := r.remains()
 		if err != nil {
 			return err
 		}
@@ -204,62 +222,6 @@ func (r *runner) rest(ctx context.Context) error {
 	book, samples := r.origin.report()
 	r.report.addOrigin(book, samples)
 	return nil
-}
-
-// remains is what a run has left behind.
-type remains struct {
-	Maps    map[string]int   `json:"map_entries"`
-	Sockets []string         `json:"sockets"`
-	Origin  int              `json:"origin_connections"`
-	Before  map[string]files `json:"files_before"`
-	After   map[string]files `json:"files_after"`
-}
-
-func (r *remains) none() bool {
-	for _, n := range r.Maps {
-		if n > 0 {
-			return false
-		}
-	}
-	return len(r.Sockets) == 0 && r.Origin == 0 && r.grown() == 0
-}
-
-// grown is how many descriptors there are too many.
-func (r *remains) grown() (n int) {
-	for name, f := range r.After {
-		n += f.grown(r.Before[name])
-	}
-	return n
-}
-
-func (r *runner) left() (left remains, err error) {
-	left.Before = r.before
-	if left.After, err = r.files(); err != nil {
-		return left, err
-	}
-	maps, err := readMaps()
-	if err != nil {
-		return left, err
-	}
-	left.Maps, left.Origin = maps.entries, int(r.origin.open.Load())
-	err = r.scene.inside(func() (err error) { left.Sockets, err = socketsLeft(); return err })
-	return left, err
-}
-
-func (r *runner) files() (map[string]files, error) {
-	all := make(map[string]files)
-	pids := map[string]int{daemonName: r.daemon.pid()}
-	for _, name := range chain {
-		pids[name] = r.scene.pid(name)
-	}
-	for name, pid := range pids {
-		f, err := filesOf(pid)
-		if err != nil {
-			return nil, err
-		}
-		all[name] = f
-	}
-	return all, nil
 }
 
 // tearDown ends the daemon and takes everything away, as an administrator does.

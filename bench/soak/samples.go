@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 )
@@ -60,4 +61,40 @@ func (s *sampler) take() sample {
 		out.Charged, _ = m.read(memoryState, "memory.kmem.usage_in_bytes")
 	}
 	return out
+}
+
+// growthAfter is how long a run must be for its memory to say something: a
+// process that has just been started grows for a while.
+const growthAfter = 2 * time.Minute
+
+// grew reports whether something grows without end: at the end of the run it
+// is never as small as it was, and some more, in the first half.
+func grew(samples []sample, value func(*sample) uint64) bool {
+	const margin = 4 << 20
+	most, least := uint64(0), uint64(math.MaxUint64)
+	for i := range samples {
+		switch n := value(&samples[i]); {
+		case i < len(samples)/2:
+			most = max(most, n)
+		case i >= len(samples)*3/4 && n > 0:
+			least = min(least, n)
+		}
+	}
+	return least != math.MaxUint64 && least > most+most/4+margin
+}
+
+// growing lists what grew in the course of the run.
+func growing(samples []sample) (names []string) {
+	for _, name := range append([]string{daemonName}, chain...) {
+		if grew(samples, func(s *sample) uint64 { return s.Memory[name] }) {
+			names = append(names, name)
+		}
+	}
+	if grew(samples, func(s *sample) uint64 { return s.Maps }) {
+		names = append(names, "maps")
+	}
+	if grew(samples, func(s *sample) uint64 { return uint64(s.Charged) }) {
+		names = append(names, "kernel memory")
+	}
+	return names
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
@@ -32,6 +33,9 @@ type scene struct {
 // childArg is the hidden first argument of this program in another role.
 const childArg = "soak-child"
 
+// gcPercent trades memory of the load's own for time.
+const gcPercent = 800
+
 // Roles.
 const (
 	roleClient  = "client"
@@ -40,6 +44,7 @@ const (
 )
 
 func play(role string, args []string) error {
+	debug.SetGCPercent(gcPercent)
 	switch role {
 	case roleClient:
 		return playClient(os.Stdin, os.Stdout)
@@ -51,9 +56,10 @@ func play(role string, args []string) error {
 	return fmt.Errorf("play role %q: no such role", role)
 }
 
-// sysctls of the network namespace: what a client on this machine could have
-// done about the number of ports, and about ports that wait.
+// sysctls of the network namespace: as many ports as there are, used again
+// while they wait, and connect() ends in about the time of deadline.
 var sysctls = map[string]string{
+	"net/ipv4/tcp_syn_retries":     "3", // after 1, 2, 4 and 8 s
 	"net/ipv4/ip_local_port_range": "10000 65535",
 	"net/ipv4/tcp_tw_reuse":        "1",
 }
