@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 		err = playUnaware(os.Args[1:])
 	case "open":
 		err = playOpen(os.Args[1])
+	case "mutate":
+		err = playMutate(os.Args[1:])
 	case "go-listener":
 		err = playGoListener(os.Args[1])
 	default:
