@@ -24,7 +24,8 @@ const (
 )
 
 // Event is what became of one accepted connection. It is reported when the
-// first bytes have been forwarded, or when that has failed.
+// first bytes have been forwarded, those of whichever side spoke first, or
+// when that has failed.
 type Event struct {
 	Conn    *waybill.Conn
 	State   waybill.State
@@ -32,7 +33,7 @@ type Event struct {
 	First   []byte        // the first bytes that the client sent
 	Verdict Verdict       // empty if there was none
 	Start   time.Time     // when the connection was accepted
-	Added   time.Duration // what this proxy added to the first bytes' way: from read to forwarded
+	Added   time.Duration // what this proxy added to their way: to inspect, to dial, to write
 	Err     error
 }
 
@@ -40,7 +41,8 @@ type Event struct {
 type Proxy struct {
 	// Inspect decides about a connection by its first bytes. It may be called
 	// from several goroutines. first is empty if the client waits for the
-	// server to speak.
+	// server to speak, which costs such a connection 200 ms: without Inspect
+	// nobody waits.
 	Inspect func(c *waybill.Conn, first []byte) Verdict
 
 	// Report hears of every connection.
@@ -119,40 +121,53 @@ func (p *Proxy) handle(ctx context.Context, c *waybill.Conn) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 
-	e := Event{Conn: c}
+	e := Event{Conn: c, Start: time.Now()}
 	upstream := p.forward(ctx, &e)
-	if p.Report != nil {
-		p.Report(e)
-	}
 	if upstream == nil {
+		p.report(e)
 		c.SetLinger(0) // a reset says "refused" to the client; an orderly end would look like an empty answer
 		return
 	}
 	defer upstream.Close()
-	relay(c.TCPConn, upstream)
+	if p.Inspect != nil || p.Report == nil {
+		p.report(e)
+		relay(c.TCPConn, upstream)
+		return
+	}
+	w := &watch{event: e, report: p.Report}
+	w.relay(upstream)
 }
 
-// forward takes a connection as far as the first bytes and fills in the
-// event. It returns nil if the connection goes no further.
+func (p *Proxy) report(e Event) {
+	if p.Report != nil {
+		p.Report(e)
+	}
+}
+
+// forward takes a connection to the point where relaying can begin and fills
+// in the event. It returns nil if the connection goes no further.
+//
+// Who inspects must have the first bytes before anything reaches the server,
+// so a client that waits for the server is kept waiting. Who does not dials at
+// once: then the server's greeting, its reset or its refusal comes as soon as
+// without the proxy.
 func (p *Proxy) forward(ctx context.Context, e *Event) *net.TCPConn {
-	e.Start = time.Now()
-	e.State, e.Hops, e.Err = waybill.QueryState(e.Conn)
-	if e.Err != nil {
+	if e.State, e.Hops, e.Err = waybill.QueryState(e.Conn); e.Err != nil {
 		return nil
 	}
-	if e.First, e.Err = readFirst(e.Conn.TCPConn); e.Err != nil {
-		return nil
-	}
-	read := time.Now()
-	e.Verdict = Pass
+	begin := time.Now()
 	if p.Inspect != nil {
-		e.Verdict = p.Inspect(e.Conn, e.First)
+		if e.First, e.Err = readFirst(e.Conn.TCPConn); e.Err != nil {
+			return nil
+		}
+		begin = time.Now()
+		if e.Verdict = p.Inspect(e.Conn, e.First); e.Verdict == Block {
+			return nil
+		}
 	}
-	if e.Verdict == Block {
-		return nil
-	}
+	e.Verdict = Pass
 	upstream, err := p.Dialer.DialOriginal(ctx, e.Conn)
-	if err == nil {
+	if err == nil && len(e.First) > 0 {
 		if _, err = upstream.Write(e.First); err != nil {
 			upstream.Close()
 		}
@@ -161,7 +176,7 @@ func (p *Proxy) forward(ctx context.Context, e *Event) *net.TCPConn {
 		e.Err = err
 		return nil
 	}
-	e.Added = time.Since(read)
+	e.Added = time.Since(begin)
 	return upstream
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -48,10 +49,20 @@ func play() error {
 		}
 		return proxy.Pass
 	}}
+	if os.Getenv(roleVar) == "watcher" {
+		p = proxy.Proxy{Report: func(e proxy.Event) { fmt.Printf("%q %v %v\n", e.First, e.Verdict, e.Err) }}
+	}
 	return p.Serve(ctx, l)
 }
 
 func start(t *testing.T) (*testenv.Env, net.Listener) {
+	t.Helper()
+	env, _ := startRole(t, "proxy")
+	return env, env.Listen(":80")
+}
+
+// startRole starts a proxy in front of port 80, where nobody listens yet.
+func startRole(t *testing.T, role string) (*testenv.Env, *testenv.Server) {
 	t.Helper()
 	env := testenv.New(t)
 	e, err := engine.Open(engine.Options{Scope: env.Scope})
@@ -67,9 +78,8 @@ func start(t *testing.T) (*testenv.Env, net.Listener) {
 		t.Fatal(err)
 	}
 	cmd := env.Command("a", "/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleVar+"=proxy")
-	env.StartCommand(cmd)
-	return env, env.Listen(":80")
+	cmd.Env = append(os.Environ(), roleVar+"="+role)
+	return env, env.StartCommand(cmd)
 }
 
 // client runs lines of Python with a socket `s` that is connected to the
@@ -189,6 +199,82 @@ t.close()
 `)
 	if got != "b''" {
 		t.Errorf("the connection over the bound heard %s", got)
+	}
+}
+
+// quickest runs lines of Python that end with a value in `got`, some times, and
+// returns that of the quickest, if that was quick: less than any wait of the
+// proxy's.
+func quickest(env *testenv.Env, lines string) string {
+	return strings.TrimSpace(env.Run("app", "python3", "-c", `
+import socket, time
+def once():
+    start = time.monotonic()
+`+lines+`
+    return time.monotonic() - start, got
+took, got = min(once() for _ in range(5))
+print(got if took < 0.1 else f"only after {took} s")
+`))
+}
+
+// TestWatcherLetsServerSpeakFirst: a proxy that does not inspect lets the
+// server speak at once.
+func TestWatcherLetsServerSpeakFirst(t *testing.T) {
+	t.Parallel()
+	env, watcher := startRole(t, "watcher")
+	serve(t, env.Listen(":80"), func(c *net.TCPConn) {
+		defer c.Close()
+		io.WriteString(c, "220 welcome")
+		io.Copy(io.Discard, c)
+	})
+	got := quickest(env, `
+    s = socket.create_connection(("192.0.2.1", 80), timeout=20)
+    got = s.recv(100).decode()`)
+	if got != "220 welcome" {
+		t.Errorf("client heard %s", got)
+	}
+	if got, want := watcher.Stop(syscall.SIGTERM), `"" pass <nil>`; got != want {
+		t.Errorf("event %s, want %s", got, want)
+	}
+}
+
+// TestWatcherPassesRefusalOn: a silent client hears at once that its
+// destination refuses.
+func TestWatcherPassesRefusalOn(t *testing.T) {
+	t.Parallel()
+	env, watcher := startRole(t, "watcher")
+	got := quickest(env, `
+    try:
+        got = socket.create_connection(("192.0.2.1", 80), timeout=20).recv(1)
+    except ConnectionResetError:
+        got = "reset"`)
+	if got != "reset" {
+		t.Errorf("client got %s, want a reset", got)
+	}
+	if got := watcher.Stop(syscall.SIGTERM); !strings.HasSuffix(got, "connection refused") {
+		t.Errorf("event %s, want a refusal", got)
+	}
+}
+
+// TestWatcherReports: the first bytes of clients that speak first.
+func TestWatcherReports(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, lines, want string }{
+		{"request", `s.sendall(b"hello"); assert s.recv(100) == b"hello"`, `"hello" pass <nil>`},
+		{"end", `s.shutdown(socket.SHUT_WR); assert s.recv(100) == b""`, `"" pass <nil>`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			env, watcher := startRole(t, "watcher")
+			serve(t, env.Listen(":80"), func(c *net.TCPConn) {
+				defer c.Close()
+				io.Copy(c, c)
+			})
+			client(env, tt.lines)
+			if got := watcher.Stop(syscall.SIGTERM); got != tt.want {
+				t.Errorf("event %s, want %s", got, tt.want)
+			}
+		})
 	}
 }
 

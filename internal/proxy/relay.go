@@ -18,8 +18,14 @@ func relay(a, b *net.TCPConn) {
 // copyHalf copies one direction and passes its end on: an orderly one as a
 // half-close, so that the other direction can finish; a reset as the end of
 // both connections.
-func copyHalf(dst, src *net.TCPConn) {
-	if _, err := io.Copy(dst, src); err != nil {
+func copyHalf(dst, src *net.TCPConn) { copyRest(dst, src, nil) }
+
+// copyRest is copyHalf after some bytes have been copied, or err has ended it.
+func copyRest(dst, src *net.TCPConn, err error) {
+	if err == nil {
+		_, err = io.Copy(dst, src)
+	}
+	if err != nil {
 		src.SetLinger(0)
 		dst.SetLinger(0)
 		src.Close()
