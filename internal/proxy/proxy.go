@@ -166,7 +166,8 @@ func (p *Proxy) forward(ctx context.Context, e *Event) *net.TCPConn {
 		}
 	}
 	e.Verdict = Pass
-	upstream, err := p.Dialer.DialOriginal(ctx, e.Conn)
+	d := p.dialerFor(e.Conn)
+	upstream, err := d.DialOriginal(ctx, e.Conn)
 	if err == nil && len(e.First) > 0 {
 		if _, err = upstream.Write(e.First); err != nil {
 			upstream.Close()

@@ -149,6 +149,26 @@ func TestServerSpeaksFirst(t *testing.T) {
 	}
 }
 
+// TestBoundSource: the server sees a client that has bound its socket at the
+// address that it has bound it to.
+func TestBoundSource(t *testing.T) {
+	t.Parallel()
+	env, l := start(t)
+	serve(t, l, func(c *net.TCPConn) {
+		defer c.Close()
+		io.WriteString(c, c.RemoteAddr().(*net.TCPAddr).IP.String())
+	})
+	for source, want := range map[string]string{"": "192.0.2.1", "127.0.0.2": "127.0.0.2", "192.0.2.1": "192.0.2.1"} {
+		got := client(env, fmt.Sprintf(`
+s = socket.create_connection(("192.0.2.1", 80), timeout=20, source_address=(%q, 0))
+print(s.recv(100).decode())
+`, source))
+		if got != want {
+			t.Errorf("server saw a client that is bound to %q at %s, want %s", source, got, want)
+		}
+	}
+}
+
 func TestBlockResets(t *testing.T) {
 	t.Parallel()
 	env, l := start(t)
