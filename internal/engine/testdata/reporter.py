@@ -13,7 +13,8 @@ import wb
 address, port = sys.argv[1], int(sys.argv[2])
 TCP_FASTOPEN = 23
 
-listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                                dualstack_ipv6=address == "::")
 listener.setsockopt(socket.SOL_TCP, TCP_FASTOPEN, 128)
 print("ready", flush=True)
 while True:
