@@ -1,7 +1,8 @@
-"""usage: reporter.py ADDRESS PORT
+"""usage: reporter.py ADDRESS PORT [hold]
 
 A proxy that forwards nothing: it tells each client, in a line of JSON, what
-the records of the connection say.
+the records of the connection say. With `hold` it leaves its first client
+without an answer.
 """
 
 import json
@@ -17,6 +18,8 @@ listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" i
                                 dualstack_ipv6=address == "::")
 listener.setsockopt(socket.SOL_TCP, TCP_FASTOPEN, 128)
 print("ready", flush=True)
+if "hold" in sys.argv:
+    held, _ = listener.accept()
 while True:
     conn, _ = listener.accept()
     with conn:
