@@ -121,7 +121,7 @@ func TestIOUring(t *testing.T) {
 	apply(t, e, chain(env, "a"))
 	startReporter(env, "a", "127.0.0.1")
 	uring := compile(t, "testdata/uring.c", "-luring")
-	for _, mode := range []string{"ring", "sqpoll"} {
+	for _, mode := range []string{"ring", "sqpoll", "async"} {
 		var r report
 		decode(t, env.Run("app", uring, mode, "127.0.0.1", strconv.Itoa(originPort)), &r)
 		checkReport(t, r, 1)

@@ -2,6 +2,8 @@ package engine_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -146,5 +148,30 @@ func TestReplay(t *testing.T) {
 	}
 	if pc, err := e.ProviderCounters(); err != nil || pc["a"].Redirected != 1 || pc["b"].Redirected != 1 || pc["c"].Redirected != 0 {
 		t.Errorf("provider counters: %+v, %v", pc, err)
+	}
+}
+
+// TestSetByIOUring: whatever sets records, it is the process's right that
+// counts, also when a thread of the kernel's does it.
+func TestSetByIOUring(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	apply(t, e, chain(env, "a"))
+	program := compile(t, "testdata/uring_set.c", "-luring")
+	if err := os.Chmod(filepath.Dir(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	blob := strings.TrimSpace(env.Run("a", "python3", "testdata/blob.py", env.Cgroup("app")))
+	forged := "00" + blob[2:]
+	for _, mode := range []string{"ring", "sqpoll"} {
+		for _, tt := range []struct{ cgroup, blob, want string }{
+			{"a", blob, "ok"}, {"a", forged, "EINVAL"}, {"app", blob, "EACCES"},
+		} {
+			out := env.Run(tt.cgroup, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, mode, tt.blob)
+			if got := strings.TrimSpace(out); got != tt.want {
+				t.Errorf("%s in cgroup %s: %s, want %s", mode, tt.cgroup, got, tt.want)
+			}
+		}
 	}
 }

@@ -1,5 +1,5 @@
 /*
- * usage: uring ring|sqpoll HOST PORT: connect by io_uring and print what the
+ * usage: uring ring|sqpoll|async HOST PORT: connect by io_uring and print what the
  * server says.
  */
 #include <arpa/inet.h>
@@ -16,6 +16,7 @@ int main(int argc, char **argv)
 	struct sockaddr_in addr = { .sin_family = AF_INET };
 	struct io_uring_params params = { 0 };
 	struct io_uring_cqe *cqe;
+	struct io_uring_sqe *sqe;
 	struct io_uring ring;
 	char buf[4096];
 	ssize_t n;
@@ -33,7 +34,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "io_uring: %s\n", strerror(-err));
 		return 1;
 	}
-	io_uring_prep_connect(io_uring_get_sqe(&ring), fd, (struct sockaddr *)&addr, sizeof(addr));
+	sqe = io_uring_get_sqe(&ring);
+	io_uring_prep_connect(sqe, fd, (struct sockaddr *)&addr, sizeof(addr));
+	if (!strcmp(argv[1], "async")) /* by a worker thread of the kernel's */
+		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	io_uring_submit(&ring);
 	err = io_uring_wait_cqe(&ring, &cqe);
 	if (err || cqe->res) {
