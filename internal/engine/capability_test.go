@@ -22,6 +22,9 @@ func TestWithoutCapability(t *testing.T) {
 	for bounding, want := range map[string]string{
 		"-all,+net_admin":               "this process lacks CAP_BPF, CAP_PERFMON",
 		"-all,+bpf":                     "this process lacks CAP_PERFMON, CAP_NET_ADMIN",
+		"-all,+perfmon,+net_admin":      "this process lacks CAP_BPF",
+		"-all,+bpf,+net_admin":          "this process lacks CAP_PERFMON",
+		"-all,+bpf,+perfmon":            "this process lacks CAP_NET_ADMIN",
 		"-all,+bpf,+perfmon,+net_admin": "opened",
 	} {
 		cmd := roleCommand(env, "app", "open", env.Scope)

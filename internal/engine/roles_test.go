@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 		err = playUnaware(os.Args[1:])
 	case "open":
 		err = playOpen(os.Args[1])
+	case "cover":
+		err = playCover(os.Args[1], os.Args[2])
 	case "mutate":
 		err = playMutate(os.Args[1:])
 	case "go-listener":
