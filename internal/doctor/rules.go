@@ -80,6 +80,9 @@ type ruleReader struct {
 
 func (r *ruleReader) read(message []byte) error {
 	const header = 4 // struct nfgenmsg
+	if len(message) < header {
+		return fmt.Errorf("message of %d bytes", len(message))
+	}
 	attributes, err := netlink.NewAttributeDecoder(message[header:])
 	if err != nil {
 		return err
