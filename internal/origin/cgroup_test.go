@@ -53,11 +53,13 @@ func TestUnitAndContainer(t *testing.T) {
 	}
 }
 
-// FuzzPath: names of cgroups are what their makers like.
-func FuzzPath(f *testing.F) {
+// FuzzNames: names of cgroups and programs are what their makers like.
+func FuzzNames(f *testing.F) {
 	f.Add("/system.slice/a\\x2db.service/docker-" + outerID + ".scope")
 	f.Add("/_.slice\\x")
+	f.Add("42 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20\n")
 	f.Fuzz(func(t *testing.T, path string) {
+		startTicks([]byte(path)) // of /proc/PID/stat, where the name has any bytes
 		if c := container(path); c != "" && (len(c) != 64 || !strings.Contains(path, c)) {
 			t.Errorf("container of %q: got %q", path, c)
 		}
@@ -82,9 +84,4 @@ func TestStartTicks(t *testing.T) {
 			t.Errorf("%q: got %d", stat, got)
 		}
 	}
-}
-
-func FuzzStartTicks(f *testing.F) {
-	f.Add([]byte("42 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20\n"))
-	f.Fuzz(func(t *testing.T, stat []byte) { startTicks(stat) })
 }
