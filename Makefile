@@ -1,6 +1,7 @@
 # make demo      see it work: two proxies in a chain; as root
 # make test      install what the tests need and run them all; as root
 # make race      some of them with the race detector; as root
+# make fuzz      every fuzz target for FUZZTIME (60s), two at a time; as root
 # make lint      formatting and static checks
 # make generate  rebuild the kernel programs; CI compares the result
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
@@ -25,7 +26,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: install demo test race lint generate kernels proxies bench load build build-all setup check-generated
+.PHONY: install demo test race fuzz lint generate kernels proxies bench load build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
@@ -37,6 +38,9 @@ test: setup
 race: setup
 	CGO_ENABLED=1 go test -race -count=1 . $(addprefix ./internal/,control daemon policy proxy supervise watch)
 	CGO_ENABLED=1 go test -race -count=1 -run 'Apply|Events|Flows|Close|Reused|State' ./internal/engine
+
+fuzz:
+	.ci/fuzz $(FUZZTIME)
 
 load: setup
 	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000
