@@ -122,8 +122,14 @@ func (h *daemonHost) open(dir string) {
 // asNobody runs a program and returns what it printed on either output.
 func (h *daemonHost) asNobody(args ...string) (string, error) {
 	h.t.Helper()
+	return h.as(nobody, args...)
+}
+
+// as is that of the user nobody in another group.
+func (h *daemonHost) as(gid uint32, args ...string) (string, error) {
+	h.t.Helper()
 	cmd := h.Command("app", args[0], args[1:]...)
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: gid}
 	cmd.Dir = "/"
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
