@@ -33,7 +33,7 @@ func TestOffAfterKill(t *testing.T) {
 		p.Kill()
 	}
 	programs := bpftoolPrograms(t, h.Scope)
-	if len(programs) != 7 {
+	if len(programs) != 9 {
 		t.Errorf("after kill -9 of everything the programs are %v", programs)
 	}
 

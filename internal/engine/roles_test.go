@@ -231,7 +231,12 @@ type echoOrigin struct {
 
 func startEchoOrigin(env *testenv.Env) *echoOrigin {
 	o := &echoOrigin{seen: make(map[uint64]int)}
-	l := env.Listen(":" + strconv.Itoa(originPort))
+	o.listen(env, originPort)
+	return o
+}
+
+func (o *echoOrigin) listen(env *testenv.Env, port int) {
+	l := env.Listen(":" + strconv.Itoa(port))
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -241,7 +246,6 @@ func startEchoOrigin(env *testenv.Env) *echoOrigin {
 			go o.serve(c)
 		}
 	}()
-	return o
 }
 
 func (o *echoOrigin) serve(c net.Conn) {
