@@ -19,11 +19,19 @@ import (
 // in the origin's certificate.
 const originName = "origin.example"
 
+// clientRole is the name of the client as a program: see TestMain.
+const clientRole = "interop-client"
+
 const (
-	clientTimeout     = 50 * time.Second
 	keepAliveRequests = 5
 	postSize          = 256 << 10
 )
+
+// deadline of the client for this many bytes, on a busy machine.
+func deadline(size int64) time.Duration {
+	const slowest = 8 << 20 // bytes per second
+	return 30*time.Second + time.Duration(size)*time.Second/slowest
+}
 
 // clientReport is what the client prints.
 type clientReport struct {
@@ -71,7 +79,7 @@ func (c *client) run(args []string) (err error) {
 	}
 	c.roots = x509.NewCertPool()
 	c.roots.AppendCertsFromPEM(pem)
-	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline(c.size))
 	defer cancel()
 	switch payload(args[0]) {
 	case payloadHTTP, payloadDownload:

@@ -42,7 +42,7 @@ func runRole(name string, args []string) bool {
 		err = preset.RunInspect(ctx, args, os.Stdout)
 	case "socks-server":
 		err = preset.RunSOCKS(ctx, args[0])
-	case "interop-client":
+	case clientRole:
 		err = json.NewEncoder(os.Stdout).Encode(runClient(args))
 	default:
 		return false

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -53,14 +54,20 @@ func (p payload) requests() int {
 	return 1
 }
 
-// runClient runs the client in the cgroup of the application.
+// runClient runs the client in the cgroup of the application. It has a
+// deadline of its own.
 func (s *stage) runClient(load payload, host netip.Addr, size int64) (r clientReport, err error) {
-	out, err := s.env.TryRun(appCgroup, os.Args[0], "interop-client", string(load), host.String(), strconv.FormatInt(size, 10), s.trusted)
-	if err != nil {
+	var out bytes.Buffer
+	cmd := s.env.Command(appCgroup, os.Args[0], clientRole, string(load), host.String(), strconv.FormatInt(size, 10), s.trusted)
+	cmd.Stdout = &out
+	if err := s.env.NetNS().Do(cmd.Start); err != nil {
 		return r, err
 	}
-	if err := json.Unmarshal([]byte(out), &r); err != nil {
-		return r, fmt.Errorf("read what the client printed: %q: %w", out, err)
+	if err := cmd.Wait(); err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		return r, fmt.Errorf("read what the client printed: %q: %w", out.String(), err)
 	}
 	return r, nil
 }

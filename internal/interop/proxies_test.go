@@ -44,11 +44,11 @@ func kinds() []kind {
 // proxy is one that runs.
 type proxy struct {
 	kind
-	listen    netip.AddrPort
-	emulate   policy.Emulation
-	prepared  *preset.Prepared
-	cgroup    string
-	processes []*supervise.Process
+	listen   netip.AddrPort
+	emulate  policy.Emulation
+	prepared *preset.Prepared
+	cgroup   string
+	remote   bool // it dials a server elsewhere, not the origin
 }
 
 // takes reports whether its provider wants connections of this payload.
@@ -72,13 +72,7 @@ const (
 // that open TLS trust the authorities in a file.
 func (s *stage) startProxies(t *testing.T, trust string) {
 	t.Helper()
-	dir := t.TempDir()
-	// The proxies run as users of their own and must get through.
-	for d := dir; d != os.TempDir(); d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := openDir(t)
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	var starting sync.WaitGroup
@@ -100,6 +94,19 @@ func (s *stage) startProxies(t *testing.T, trust string) {
 	}
 }
 
+// openDir makes a directory through which everybody can pass: the proxies run
+// as users of their own.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir(); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 func (s *stage) prepareProxy(t *testing.T, k kind, dir string, port uint16) *proxy {
 	t.Helper()
 	known, err := preset.Lookup(k.preset)
@@ -119,26 +126,29 @@ func (s *stage) prepareProxy(t *testing.T, k kind, dir string, port uint16) *pro
 }
 
 func (s *stage) startProxy(ctx context.Context, t *testing.T, p *proxy) error {
-	for i, c := range p.prepared.Processes {
-		c.Cgroup = s.env.Cgroup(filepath.Join(p.name, strconv.Itoa(i)))
-		c.NetNS = s.env.NetNS()
-		c.Output = &s.said
-		c.OnExit = func(exit string, _ time.Duration) { t.Errorf("proxy %s ended: %s", p.name, exit) }
-		process, err := supervise.Start(c.Command)
-		if err != nil {
-			return err
-		}
-		p.processes = append(p.processes, process)
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-			defer cancel()
-			process.Stop(ctx)
-		})
-		if err := process.WaitListening(ctx, c.Listen...); err != nil {
+	for i, process := range p.prepared.Processes {
+		if err := s.startProcess(ctx, t, p, process, s.env.Cgroup(filepath.Join(p.name, strconv.Itoa(i)))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// startProcess starts one process of a proxy, waits until it listens, and
+// stops it when the test ends.
+func (s *stage) startProcess(ctx context.Context, t *testing.T, p *proxy, c preset.Process, cgroup string) error {
+	c.Cgroup, c.NetNS, c.Output = cgroup, s.env.NetNS(), &s.said
+	c.OnExit = func(exit string, _ time.Duration) { t.Errorf("proxy %s ended: %s", p.name, exit) }
+	process, err := supervise.Start(c.Command)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		process.Stop(ctx)
+	})
+	return process.WaitListening(ctx, c.Listen...)
 }
 
 // policy puts proxies in front of everything, the first of them first.

@@ -68,7 +68,10 @@ func (c *cell) text(s *stage) string {
 	words := "yes"
 	switch {
 	case c.load == payloadDownload:
-		words = fmt.Sprintf("%s, %.0f MiB/s", size(c.size), float64(c.size)/c.report.Took.Seconds()/(1<<20))
+		words = size(c.size)
+		if c.size >= largeDownload {
+			words += fmt.Sprintf(" (%.0f MiB/s)", float64(c.size)/c.report.Took.Seconds()/(1<<20))
+		}
 	case c.opened(s):
 		words = "opened"
 	}
