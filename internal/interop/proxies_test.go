@@ -64,7 +64,7 @@ func (p *proxy) takes(load payload, host netip.Addr) bool {
 
 const (
 	firstPort    = 7001
-	startTimeout = 60 * time.Second // for all of them, on a busy machine
+	startTimeout = 2 * time.Minute // for all of them, on a busy machine
 	stopTimeout  = 5 * time.Second
 )
 

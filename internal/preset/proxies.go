@@ -32,7 +32,7 @@ func mitmproxy() *Preset {
 		Package: "mitmproxy",
 		Options: []Option{
 			{"trust", "the usual authorities", "file with the certificates of the authorities to trust instead, for origins of your own"},
-			{"pass", "nothing", "pattern of host:port, such as :443$, whose connections are passed on unopened"},
+			{"pass", "nothing", "pattern of host names and addresses, such as \\.example$, whose connections are passed on unopened"},
 		},
 		prepare: prepareMitmproxy,
 	}
