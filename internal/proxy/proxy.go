@@ -68,6 +68,12 @@ func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	defer l.Close()
+	urgent, err := newAlarm()
+	if err != nil {
+		return err
+	}
+	defer urgent.close()
+	go urgent.run()
 	var (
 		open    sync.WaitGroup
 		slots   = make(chan struct{}, max(p.MaxConns, 1))
@@ -98,7 +104,7 @@ func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
 			}
 		}
 		open.Go(func() {
-			p.handle(ctx, c)
+			p.handle(ctx, c, urgent)
 			if bounded {
 				<-slots
 			}
@@ -116,7 +122,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (p *Proxy) handle(ctx context.Context, c *waybill.Conn) {
+func (p *Proxy) handle(ctx context.Context, c *waybill.Conn, urgent *alarm) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
@@ -129,6 +135,8 @@ func (p *Proxy) handle(ctx context.Context, c *waybill.Conn) {
 		return
 	}
 	defer upstream.Close()
+	defer urgent.add(c.TCPConn)()
+	defer urgent.add(upstream)()
 	if p.Inspect != nil || p.Report == nil {
 		p.report(e)
 		relay(c.TCPConn, upstream)

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 )
 
@@ -24,6 +26,9 @@ func copyHalf(dst, src *net.TCPConn) { copyRest(dst, src, nil) }
 func copyRest(dst, src *net.TCPConn, err error) {
 	if err == nil {
 		_, err = io.Copy(dst, src)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = copyUrgent(dst, src) // only an alarm has set a deadline
 	}
 	if err != nil {
 		src.SetLinger(0)

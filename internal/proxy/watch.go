@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -35,7 +36,7 @@ func (w *watch) passFirst(dst, src *net.TCPConn, keep func(first []byte)) error 
 	if n > 0 {
 		_, err = dst.Write(first[:n])
 	}
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 		err = nil // copyRest finds it again
 	}
 	w.done(err)

@@ -1,0 +1,44 @@
+package proxy_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestUrgentData: an urgent byte arrives as one, at its place, and what follows
+// it arrives, too, in both directions.
+func TestUrgentData(t *testing.T) {
+	t.Parallel()
+	for _, role := range []string{"proxy", "watcher"} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			env, _ := startRole(t, role)
+			got := env.Run("app", "python3", "-c", `
+import select, socket
+l = socket.create_server(("192.0.2.1", 80))
+c = socket.create_connection(("192.0.2.1", 80), timeout=20)
+c.sendall(b"?")
+s, _ = l.accept()
+s.recv(1)
+def exchange(a, b):
+    for i in range(100):
+        a.sendall(b"before")
+        a.send(b"!", socket.MSG_OOB)
+        assert b.recv(100) == b"before"
+        assert select.select([], [], [b], 20)[2]
+        b.setblocking(True) # or Python waits for what is not urgent
+        assert b.recv(1, socket.MSG_OOB) == b"!"
+        a.sendall(b"after")
+        b.settimeout(20)
+        assert b.recv(100) == b"after"
+exchange(c, s)
+exchange(s, c)
+s.close()
+print(c.recv(1))
+`)
+			if strings.TrimSpace(got) != "b''" {
+				t.Errorf("client read %s at the end", got)
+			}
+		})
+	}
+}
