@@ -7,6 +7,7 @@
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
 # make load      200,000 connections through a chain of three, then with its proxies killed; as root
 # make proxies   every payload, 1 GiB among them, through every chain of real proxies: the table of docs/proxies.md; as root
+# make transparency  Go's own tests of net, net/http and crypto/tls behind two proxies; as root
 # make kernels   the data path on other kernels, under qemu; as root
 # make build     the binary, in bin/
 # make install   binary, unit, manual pages, completions; DESTDIR, PREFIX, RELEASE
@@ -26,7 +27,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: install demo test race fuzz lint generate kernels proxies bench load build build-all setup check-generated
+.PHONY: install demo test race fuzz transparency lint generate kernels proxies bench load build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
@@ -41,6 +42,9 @@ race: setup
 
 fuzz:
 	.ci/fuzz $(FUZZTIME)
+
+transparency: setup
+	go test -count=1 -v -timeout 15m -tags transparency ./internal/transparency
 
 load: setup
 	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000
@@ -89,9 +93,11 @@ lint:
 	GOOS=windows go vet .
 	GOARCH=arm64 go vet ./...
 	go vet -tags kernels ./internal/engine
+	go vet -tags transparency ./internal/transparency
 	@# A program of its own, because GOOS would apply to "go tool" as well.
 	go build -modfile=tools.mod -o bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck ./...
+	bin/staticcheck -tags transparency ./internal/transparency
 	GOOS=windows bin/staticcheck .
 	go mod tidy -diff
 
