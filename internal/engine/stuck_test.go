@@ -137,6 +137,25 @@ conn, _ = listener.accept()
 listener.accept()
 `
 
+// TestOwnProxyDies: the proxies of waybill leave nobody in doubt, even if they
+// had read all that there was: an orderly end would look like the end of the
+// answer.
+func TestOwnProxyDies(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startEchoOrigin(env) // which waits for more than waiter.py sends
+	apply(t, e, chain(env, "a"))
+	proxy := env.StartCommand(roleCommand(env, "a", "proxy", "127.0.0.1:7001"))
+	waiter := env.Start("app", "python3", "testdata/waiter.py")
+	waitFor(t, "the proxy to go on", func() bool { return counters(t, e)["passed"] == 1 })
+	time.Sleep(100 * time.Millisecond) // until it has relayed
+	proxy.Kill()
+	if got := waiter.Wait(); got != "ECONNRESET" {
+		t.Errorf("the client got %q", got)
+	}
+}
+
 // TestDestinationThatRefuses: connect() itself says what is wrong with an
 // address of this machine where nobody listens, and with one that is no peer.
 func TestDestinationThatRefuses(t *testing.T) {

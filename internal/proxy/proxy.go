@@ -126,24 +126,28 @@ func (p *Proxy) handle(ctx context.Context, c *waybill.Conn, urgent *alarm) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
+	// Should this process die, the kernel closes its sockets: a reset then tells
+	// both ends that something is missing, where an orderly end would not.
+	c.SetLinger(0)
 
 	e := Event{Conn: c, Start: time.Now()}
 	upstream := p.forward(ctx, &e)
 	if upstream == nil {
 		p.report(e)
-		c.SetLinger(0) // a reset says "refused" to the client; an orderly end would look like an empty answer
-		return
+		return // a reset says "refused" to the client; an orderly end would look like an empty answer
 	}
 	defer upstream.Close()
+	upstream.SetLinger(0)
 	defer urgent.add(c.TCPConn)()
 	defer urgent.add(upstream)()
 	if p.Inspect != nil || p.Report == nil {
 		p.report(e)
 		relay(c.TCPConn, upstream)
-		return
+	} else {
+		w := &watch{event: e, report: p.Report}
+		w.relay(upstream)
 	}
-	w := &watch{event: e, report: p.Report}
-	w.relay(upstream)
+	endInOrder(c.TCPConn, upstream)
 }
 
 func (p *Proxy) report(e Event) {

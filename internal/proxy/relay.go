@@ -17,6 +17,13 @@ func relay(a, b *net.TCPConn) {
 	back.Wait()
 }
 
+// endInOrder takes back what makes a close a reset, of connections that are
+// still open: both have ended in order.
+func endInOrder(a, b *net.TCPConn) {
+	a.SetLinger(-1)
+	b.SetLinger(-1)
+}
+
 // copyHalf copies one direction and passes its end on: an orderly one as a
 // half-close, so that the other direction can finish; a reset as the end of
 // both connections.
