@@ -118,6 +118,7 @@ func TestDialProxyDirectlyIsBlocked(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	p := chain(env, "a")
 	direct := toOrigin("a")
 	direct.Action, direct.Ports = policy.ActionBlock, []policy.PortRange{policy.Port(7001)}

@@ -22,6 +22,7 @@ func TestMutatedBlobs(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 	apply(t, e, chain(env, names...))
 	for i, name := range names[1:] {
@@ -80,6 +81,7 @@ print(wb.name(wb.set_errno(socket.socket(), bytes.fromhex(sys.argv[1]))))
 func TestOlderKey(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
+	startOrigin(t, env)
 	opts := engine.Options{Scope: env.Scope, State: env.StateDir()}
 	openAgain := func() *engine.Engine {
 		e, err := engine.Open(opts)
@@ -143,7 +145,7 @@ func TestReplay(t *testing.T) {
 	// The connection passes for one of the application's, long after that has
 	// ended and to where it never went: its history, its origin. It can not
 	// pass by a provider that the records do not name.
-	if r := b.Report; r.Hops != 2 || r.Flow != taken.Report.Flow || r.PID != taken.Report.PID || r.Dst != "127.0.0.1 8081" {
+	if r := b.Report; r.Hops != 2 || r.Flow != taken.Report.Flow || r.PID != taken.Report.PID || r.Dst != "192.0.2.1 8081" {
 		t.Errorf("set by another provider's process: %+v, want the flow %+v", r, taken.Report)
 	}
 	if pc, err := e.ProviderCounters(); err != nil || pc["a"].Redirected != 1 || pc["b"].Redirected != 1 || pc["c"].Redirected != 0 {
@@ -157,6 +159,7 @@ func TestSetByIOUring(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	apply(t, e, chain(env, "a"))
 	program := compile(t, "testdata/uring_set.c", "-luring")
 	if err := os.Chmod(filepath.Dir(program), 0o755); err != nil {

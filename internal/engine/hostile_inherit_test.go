@@ -48,6 +48,7 @@ func TestNothingToInherit(t *testing.T) {
 			t.Parallel()
 			env := testenv.New(t)
 			e := open(t, env, engine.Options{})
+			startOrigin(t, env)
 			apply(t, e, chain(env, "a", "b", "c", "d"))
 			startReporter(env, "b", "127.0.0.1", "hold")
 			startReporter(env, "d", "127.0.0.1")

@@ -21,6 +21,7 @@ func TestUserNamespace(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
 	apply(t, e, chain(env, "a"))
 	blob := env.Run("a", "python3", "testdata/blob.py", env.Cgroup("app"))
 	var r struct{ Set string }

@@ -22,10 +22,10 @@ def report_of(sock):
 
 with socket.socket() as sock:
     if sys.argv[1] == "take":
-        sock.connect(("127.0.0.1", 8080))
+        sock.connect(("192.0.2.1", 8080))
         blob = wb.query(sock, wb.RECORDS)
         wb.report(blob=blob.hex(), set=wb.name(wb.set_errno(socket.socket(), blob)), report=report_of(sock))
     else:
         sock.setsockopt(wb.SOL_WAYBILL, wb.RECORDS, bytes.fromhex(sys.argv[2]))
-        sock.connect(("127.0.0.1", int(sys.argv[3])))
+        sock.connect(("192.0.2.1", int(sys.argv[3])))
         wb.report(report=report_of(sock))
