@@ -8,6 +8,7 @@
 # make load      200,000 connections through a chain of three, then with its proxies killed; as root
 # make proxies   every payload, 1 GiB among them, through every chain of real proxies: the table of docs/proxies.md; as root
 # make transparency  Go's own tests of net, net/http and crypto/tls behind two proxies; as root
+# make soak      a chain of three under load for SOAK (10m), while things are broken; as root
 # make kernels   the data path on other kernels, under qemu; as root
 # make build     the binary, in bin/
 # make install   binary, unit, manual pages, completions; DESTDIR, PREFIX, RELEASE
@@ -27,7 +28,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: install demo test race fuzz transparency lint generate kernels proxies bench load build build-all setup check-generated
+.PHONY: install demo test race fuzz transparency lint generate kernels proxies bench load soak build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
@@ -51,6 +52,10 @@ load: setup
 
 proxies: setup
 	go test -count=1 -v -timeout 60m ./internal/interop -full
+
+SOAK ?= 10m
+soak: setup
+	go run ./bench/soak -duration $(SOAK)
 
 kernels:
 	.ci/kernels

@@ -45,6 +45,7 @@ func (in *injector) run(ctx context.Context, plan []fault) {
 			return
 		}
 		done := injected{fault: f, From: time.Now(), Failures: map[string]int{}}
+		// What was begun is taken to its end, only sooner.
 		note, err := in.inject(ctx, f)
 		done.To, done.Note = time.Now(), note
 		if err != nil {
@@ -82,7 +83,7 @@ func (in *injector) inject(ctx context.Context, f fault) (note string, err error
 		sleep(ctx, f.For)
 		return "", in.daemon.start()
 	case reload:
-		return in.reload(ctx, f)
+		return in.reload(f)
 	case fillFlight:
 		return in.fillFlight(ctx, f)
 	case starveFiles:
@@ -118,7 +119,8 @@ func (in *injector) stopProxy(ctx context.Context, f fault, pid int) error {
 	return os.NewSyscallError("kill", unix.Kill(pid, unix.SIGCONT))
 }
 
-func (in *injector) reload(ctx context.Context, f fault) (string, error) {
+func (in *injector) reload(f fault) (string, error) {
+	ctx := context.Background()
 	before, err := in.daemon.status(ctx)
 	if err != nil {
 		return "", err
