@@ -76,6 +76,9 @@ type client struct {
 	stop  chan struct{} // closed when no more are to be begun
 	next  atomic.Uint64
 	left  atomic.Int64 // short ones that are still to be tried
+	slow  atomic.Int64 // short ones that take longer than patience
+
+	shorts sync.WaitGroup
 
 	mu    sync.Mutex
 	tally tally
@@ -85,6 +88,8 @@ type client struct {
 const (
 	tallyEvery  = 250 * time.Millisecond
 	failureWait = 10 * time.Millisecond
+	patience    = time.Second
+	maxSlow     = 8 // times those at once
 )
 
 // playClient reads its order from in, works until in ends or it is done, and
@@ -115,55 +120,51 @@ func playClient(in io.Reader, out io.Writer) error {
 
 // work ends when all short flows have been tried, or there is to be an end.
 func (c *client) work() {
-	var shorts, longs sync.WaitGroup
-	for range c.order.AtOnce {
-		shorts.Go(func() { c.loop(short) })
-	}
 	ended := make(chan struct{})
+	for range c.order.AtOnce {
+		c.shorts.Go(c.loopShort)
+	}
+	var longs sync.WaitGroup
 	for range c.order.Long {
 		longs.Go(func() { c.loopLong(ended) })
 	}
-	shorts.Wait()
+	c.shorts.Wait()
 	close(ended)
 	longs.Wait()
 }
 
-func (c *client) loop(k kind) {
+// loopShort opens one flow after the other. When one takes long, another loop
+// goes on in its place: people do not stop working because somebody's
+// connection hangs.
+func (c *client) loopShort() {
 	w := worker{r: bufio.NewReaderSize(nil, 16<<10)}
-	for !c.stopped() {
+	for !isClosed(c.stop) {
 		if c.order.Connections > 0 && c.left.Add(-1) < 0 {
 			return
 		}
-		c.try(&w, k, c.stop)
+		replaced := make(chan bool, 1)
+		timer := time.AfterFunc(patience, func() {
+			enough := c.slow.Add(1) > int64(maxSlow*c.order.AtOnce)
+			if !enough {
+				c.shorts.Go(c.loopShort)
+			}
+			replaced <- !enough
+		})
+		c.try(&w, short, c.stop)
+		if timer.Stop() {
+			continue
+		}
+		c.slow.Add(-1)
+		if <-replaced {
+			return
+		}
 	}
 }
 
 func (c *client) loopLong(ended <-chan struct{}) {
 	w := worker{r: bufio.NewReaderSize(nil, 16<<10)}
-	both := make(chan struct{})
-	go func() {
-		defer close(both)
-		select {
-		case <-ended:
-		case <-c.stop:
-		}
-	}()
-	for {
-		select {
-		case <-both:
-			return
-		default:
-			c.try(&w, long, both)
-		}
-	}
-}
-
-func (c *client) stopped() bool {
-	select {
-	case <-c.stop:
-		return true
-	default:
-		return false
+	for !isClosed(ended) {
+		c.try(&w, long, ended)
 	}
 }
 

@@ -20,8 +20,10 @@ type files struct {
 
 func (f files) sum() int { return f.Sockets + f.Pipes + f.Others }
 
-func (f files) orMore(g files) files {
-	return files{max(f.Sockets, g.Sockets), max(f.Pipes, g.Pipes), max(f.Others, g.Others)}
+// atRest is what a process has when it does nothing, by two looks at it: a
+// connection may just be ending, and Go keeps pipes for the next splice.
+func (f files) atRest(g files) files {
+	return files{min(f.Sockets, g.Sockets), max(f.Pipes, g.Pipes), min(f.Others, g.Others)}
 }
 
 // grown is how many more of a kind there are than there were.

@@ -69,8 +69,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 func (in *injector) inject(ctx context.Context, f fault) (note string, err error) {
 	pid := 0
 	if f.Target != "" {
-		if pid = in.scene.pid(f.Target); pid == 0 {
-			return "it was not running", nil
+		if pid = in.waitRunning(ctx, f.Target); pid == 0 {
+			return "it did not run", nil
 		}
 	}
 	switch f.Kind {
@@ -94,6 +94,16 @@ func (in *injector) inject(ctx context.Context, f fault) (note string, err error
 		return in.starveState(ctx, f)
 	}
 	return "", fmt.Errorf("cause %q: no such fault", f.Kind)
+}
+
+// waitRunning waits some time for a proxy that has been killed before.
+func (in *injector) waitRunning(ctx context.Context, name string) (pid int) {
+	for began := time.Now(); time.Since(began) < 5*time.Second; {
+		if pid = in.scene.pid(name); pid != 0 || sleep(ctx, 50*time.Millisecond) != nil {
+			break
+		}
+	}
+	return pid
 }
 
 // killAndWait returns when the process has closed its sockets: it has done so

@@ -64,9 +64,9 @@ func (r *report) printFaults(row func(string, ...any)) {
 
 func (r *report) printCounters(row func(string, ...any)) {
 	row("")
-	row("PROVIDER\tREDIRECTED\tARRIVED\tBYPASSED")
+	row("PROVIDER\tREDIRECTED\tARRIVED\tBYPASSED\tINHERITED\tRESET")
 	for _, p := range r.Providers {
-		row("%s\t%d\t%d\t%d", p.Name, p.Redirected, p.Arrived, p.Bypassed)
+		row("%s\t%d\t%d\t%d\t%d\t%d", p.Name, p.Redirected, p.Arrived, p.Bypassed, p.Inherited, p.Reset)
 	}
 	row("")
 	row("COUNTER\t")

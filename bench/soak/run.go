@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/engine"
 )
 
 const (
@@ -95,7 +96,10 @@ func (r *runner) setUp(ctx context.Context) (err error) {
 			return err
 		}
 		for name, f := range now {
-			r.before[name] = f.orMore(r.before[name])
+			if was, ok := r.before[name]; ok {
+				f = f.atRest(was)
+			}
+			r.before[name] = f
 		}
 	}
 	return nil
@@ -224,9 +228,15 @@ func (r *runner) rest(ctx context.Context) error {
 	return nil
 }
 
-// tearDown ends the daemon and takes everything away, as an administrator does.
+// tearDown ends the daemon, looks for what only an engine can see, and takes
+// everything away, as an administrator does.
 func (r *runner) tearDown() error {
 	r.daemon.end(syscall.SIGTERM)
+	flows, err := r.flowsLeft()
+	if err != nil {
+		return err
+	}
+	r.report.count("sockets with records left", flows)
 	if out, err := r.daemon.off(); err != nil {
 		return fmt.Errorf("waybill off: %w\n%s", err, out)
 	}
@@ -238,4 +248,17 @@ func (r *runner) tearDown() error {
 	}
 	r.report.count("left by waybill off", left)
 	return nil
+}
+
+func (r *runner) flowsLeft() (n int, err error) {
+	e, err := engine.Open(engine.Options{Scope: r.scene.root.Dir, State: stateDir})
+	if err != nil {
+		return 0, err
+	}
+	err = r.scene.inside(func() error {
+		flows, err := e.Flows()
+		n = len(flows)
+		return err
+	})
+	return n, errors.Join(err, e.Close())
 }
