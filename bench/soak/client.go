@@ -230,7 +230,8 @@ func what(err error) string {
 		return wasHung
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return wasRefused
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ENOTCONN): // by shutdown(), when a reset has come already
 		return wasReset
 	}
 	var timeout net.Error
