@@ -62,6 +62,7 @@ type failure struct {
 const (
 	wasRefused   = "refused"
 	wasReset     = "reset"
+	wasEnded     = "ended" // in an orderly way, before its time
 	wasHung      = "hung"
 	wasCorrupt   = "corrupt"
 	wasWrong     = "wrong destination"
@@ -230,7 +231,9 @@ func what(err error) string {
 		return wasHung
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return wasRefused
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return wasEnded
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		errors.Is(err, syscall.ENOTCONN): // by shutdown(), when a reset has come already
 		return wasReset
 	}

@@ -9,7 +9,7 @@ import "time"
 // after 200 ms, and after 400 more.
 const slack = 700 * time.Millisecond
 
-// breaks says whether a fault of this kind may reset connections. All others
+// breaks says whether a fault of this kind may break connections. All others
 // must go unnoticed.
 func (k faultKind) breaks() bool {
 	switch k {
@@ -20,10 +20,8 @@ func (k faultKind) breaks() bool {
 }
 
 func (in *injected) explains(f *failure) bool {
-	if !in.Kind.breaks() || f.What != wasReset && f.What != wasRefused {
-		return false
-	}
-	return f.End.After(in.From) && f.End.Before(in.To.Add(slack))
+	broken := f.What == wasReset || f.What == wasEnded || f.What == wasRefused
+	return broken && in.Kind.breaks() && f.End.After(in.From) && f.End.Before(in.To.Add(slack))
 }
 
 const examples = 3

@@ -43,7 +43,7 @@ func (r *report) print(w io.Writer) {
 }
 
 func (r *report) printFaults(row func(string, ...any)) {
-	type line struct{ n, refused, reset int }
+	type line struct{ n, refused, reset, ended int }
 	lines := make(map[string]*line)
 	for _, f := range r.Faults {
 		name := string(f.Kind) + " " + f.Target
@@ -54,11 +54,12 @@ func (r *report) printFaults(row func(string, ...any)) {
 		l.n++
 		l.refused += f.Failures[wasRefused]
 		l.reset += f.Failures[wasReset]
+		l.ended += f.Failures[wasEnded]
 	}
 	row("")
-	row("FAULT\tTIMES\tREFUSED\tRESET")
+	row("FAULT\tTIMES\tREFUSED\tRESET\tENDED")
 	for _, name := range sortedKeys(lines) {
-		row("%s\t%d\t%d\t%d", name, lines[name].n, lines[name].refused, lines[name].reset)
+		row("%s\t%d\t%d\t%d\t%d", name, lines[name].n, lines[name].refused, lines[name].reset, lines[name].ended)
 	}
 }
 

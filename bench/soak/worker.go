@@ -4,12 +4,10 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"time"
 )
@@ -30,10 +28,11 @@ var dialer = net.Dialer{KeepAlive: -1}
 // failed. When stop is closed, the next round is the last.
 func (w *worker) run(f *flow, stop <-chan struct{}) (round int, err error) {
 	w.local = ""
-	c, err := dialer.DialTCP(context.Background(), "tcp", netip.AddrPort{}, f.Dst)
+	nc, err := dialer.Dial("tcp", f.Dst.String())
 	if err != nil {
 		return -1, err
 	}
+	c := nc.(*net.TCPConn)
 	defer c.Close()
 	w.local = c.LocalAddr().String()
 	w.r.Reset(c)
