@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -151,6 +152,19 @@ func (d *daemon) waitStatus(ctx context.Context, what string, timeout time.Durat
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// count answers a question in SQL whose answer is a number. The flows of a
+// long run are many.
+func (d *daemon) count(ctx context.Context, query string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	answer, err := d.client.SQL(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	n, err := answer.Rows[0][0].(json.Number).Int64()
+	return int(n), err
 }
 
 // off takes everything away, as an administrator would.

@@ -41,7 +41,7 @@ type originBook struct {
 var (
 	originAddrs = []netip.Addr{
 		netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"),
-		netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.4"),
+		netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"),
 	}
 	originPorts = []uint16{8000, 8001, 8002, 8003}
 )

@@ -51,8 +51,10 @@ type fault struct {
 	Amount int           `json:"amount"` // a random number, for what the kind makes of it
 }
 
-// The chain, heaviest first. The one in the middle has not heard of waybill.
-var chain = []string{"first", "middle", "last"}
+// The chain, heaviest first.
+var chain = []string{"first", unaware, "last"}
+
+const unaware = "middle" // has not heard of waybill
 
 const (
 	minDuration = 5 * time.Second

@@ -9,10 +9,12 @@ import (
 	"strings"
 )
 
-// Where the proxies listen. Ephemeral ports begin above: see scene.go.
-var proxyAddresses = map[string]string{
-	"first": "127.0.0.1:7001", "middle": "127.0.0.1:7002", "last": "127.0.0.1:7003", parking: "127.0.0.1:7009",
-}
+// Where the proxies listen, for IPv4 and IPv6. Ephemeral ports begin above: see
+// scene.go.
+var proxyPorts = map[string]int{"first": 7001, "middle": 7002, "last": 7003, parking: 7009}
+
+func listen4(name string) string { return fmt.Sprintf("127.0.0.1:%d", proxyPorts[name]) }
+func listen6(name string) string { return fmt.Sprintf("[::1]:%d", proxyPorts[name]) }
 
 const (
 	parking     = "parking" // a provider whose proxy lets no handshake end
@@ -31,18 +33,22 @@ func policyText(variant int, parkingCgroup string) string {
 	var b strings.Builder
 	b.WriteString("version: 1\nproviders:\n")
 	for i, name := range chain {
-		fmt.Fprintf(&b, "  - {name: %s, weight: %d, proxy: {listen: %q}, processes: {exec: [/bin/sh, -c, %q]}}\n",
-			name, 300-100*i, proxyAddresses[name], proxyCommand(name))
+		emulate := ""
+		if name == unaware {
+			emulate = ", emulate: tproxy" // HAProxy asks for no SO_ORIGINAL_DST of IPv6
+		}
+		fmt.Fprintf(&b, "  - {name: %s, weight: %d, proxy: {listen: %q, listen6: %q}, processes: {exec: [/bin/sh, -c, %q]}%s}\n",
+			name, 300-100*i, listen4(name), listen6(name), proxyCommand(name), emulate)
 	}
-	fmt.Fprintf(&b, "  - {name: %s, weight: 400, proxy: {listen: %q}, processes: {cgroup: %s}}\n", parking, proxyAddresses[parking], parkingCgroup)
+	fmt.Fprintf(&b, "  - {name: %s, weight: 400, proxy: {listen: %q}, processes: {cgroup: %s}}\n", parking, listen4(parking), parkingCgroup)
 	b.WriteString("filters:\n")
 	ports := fmt.Sprintf("%d-%d", originPorts[0], originPorts[len(originPorts)-1])
-	for i, name := range chain {
+	for _, name := range chain {
 		context := ""
-		if i != 1 {
+		if name != unaware {
 			context = fmt.Sprintf(", context: \"variant %d\"", variant) // some of what travels has one
 		}
-		fmt.Fprintf(&b, "  - {name: %s, provider: %[1]s, match: {port: %q, destination: \"192.0.2.0/24\"}%s}\n", name, ports, context)
+		fmt.Fprintf(&b, "  - {name: %s, provider: %[1]s, match: {port: %q, destination: [\"192.0.2.0/24\", \"2001:db8::/32\"]}%s}\n", name, ports, context)
 	}
 	fmt.Fprintf(&b, "  - {name: %s, provider: %[1]s, match: {port: %d, destination: \"192.0.2.0/24\"}}\n", parking, parkingPort)
 	for i := range variant % 50 {
@@ -53,10 +59,10 @@ func policyText(variant int, parkingCgroup string) string {
 
 // proxyCommand is a proxy that prints nothing of each connection.
 func proxyCommand(name string) string {
-	if name == "middle" {
+	if name == unaware {
 		return "exec haproxy -db -f " + haproxyPath + " >/dev/null"
 	}
-	return "exec " + waybillPath + " inspect-proxy " + proxyAddresses[name] + " >/dev/null"
+	return "exec " + waybillPath + " inspect-proxy " + listen4(name) + " " + listen6(name) + " >/dev/null"
 }
 
 // As in the preset, but for the log.
@@ -68,9 +74,10 @@ defaults
     timeout client  1h
     timeout server  1h
 frontend redirected
-    bind %[1]s
-    # A connection straight to this address would be one of HAProxy to itself, for ever.
-    tcp-request connection reject if { dst 127.0.0.1 } { dst_port 7002 }
+    bind %s
+    bind %s
+    # A connection straight to these addresses would be one of HAProxy to itself, for ever.
+    tcp-request connection reject if { dst 127.0.0.1 ::1 } { dst_port 7002 }
     default_backend origin
 backend origin
     # Address and port 0: those that the client asked for.
@@ -78,7 +85,7 @@ backend origin
 `
 
 func writeConfigs(parkingCgroup string) error {
-	if err := os.WriteFile(haproxyPath, fmt.Appendf(nil, haproxyConfig, proxyAddresses["middle"]), 0o644); err != nil {
+	if err := os.WriteFile(haproxyPath, fmt.Appendf(nil, haproxyConfig, listen4(unaware), listen6(unaware)), 0o644); err != nil {
 		return err
 	}
 	return writePolicy(0, parkingCgroup)

@@ -25,6 +25,7 @@ func (r *report) print(w io.Writer) {
 		row("%s\t%d\t%d", k, r.Tried[k], r.Arrived[k])
 	}
 	row("all\t%d\t%d\t%.0f a second; the slowest short one took %.0f ms", sum(r.Tried), sum(r.Arrived), r.Rate, r.Slowest)
+	row("recorded by the daemon\t%d", r.Recorded)
 	r.printFaults(row)
 	r.printCounters(row)
 	r.printSamples(row)

@@ -19,6 +19,8 @@ type report struct {
 	Rate    float64      `json:"flows_per_second"`
 	Slowest float64      `json:"slowest_short_ms"`
 
+	Recorded int `json:"recorded"` // flows that the daemon has written down and kept
+
 	Explained   map[string]int `json:"failed_by_a_fault"` // by what became of them
 	Unexplained []failure      `json:"unexplained"`
 

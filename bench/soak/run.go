@@ -77,7 +77,7 @@ func (r *runner) setUp(ctx context.Context) (err error) {
 	if err := r.scene.inside(func() error { r.origin, err = startOrigin(); return err }); err != nil {
 		return err
 	}
-	if r.parking, err = r.scene.startHelper(parking, roleParking, proxyAddresses[parking]); err != nil {
+	if r.parking, err = r.scene.startHelper(parking, roleParking, listen4(parking)); err != nil {
 		return err
 	}
 	if r.daemon, err = startDaemon(r.scene); err != nil {
@@ -225,7 +225,18 @@ func (r *runner) rest(ctx context.Context) error {
 	r.report.addStatus(status)
 	book, samples := r.origin.report()
 	r.report.addOrigin(book, samples)
-	return nil
+	return r.askRecorded(ctx)
+}
+
+// askRecorded asks the daemon about the flows that it wrote down.
+func (r *runner) askRecorded(ctx context.Context) (err error) {
+	if r.report.Recorded, err = r.daemon.count(ctx, "SELECT count(*) FROM flows"); err != nil {
+		return err
+	}
+	twice, err := r.daemon.count(ctx, `SELECT count(*) FROM
+		(SELECT 1 FROM hops WHERE kind = 'redirected' GROUP BY flow, provider HAVING count(*) > 1)`)
+	r.report.count("flows that passed a provider twice", twice)
+	return err
 }
 
 // tearDown ends the daemon, looks for what only an engine can see, and takes
