@@ -29,7 +29,7 @@ func (p *Process) WaitListening(ctx context.Context, addresses ...netip.AddrPort
 			if err != nil {
 				return fmt.Errorf("start %s: %w", p.command.Name, err)
 			}
-			if listening {
+			if listening && ctx.Err() == nil {
 				break
 			}
 			select {
