@@ -20,6 +20,7 @@
 #define WB_MAX_LINEAGE 16
 #define WB_MAX_LINKS 8
 #define WB_QUEUE_BITS 14
+#define WB_USER_BITS 12
 #define WB_MAX_ARGS 256
 
 /* An address and port. IPv4 is stored IPv4-mapped, so one code path serves both families. */
@@ -230,9 +231,9 @@ struct wb_departure {
 
 /* What an accepted socket knows beside its records. */
 struct wb_arrival {
-	__u64 ticket;   /* of the candidate: see candidate.h */
-	__u32 asked_by; /* of the candidate: the thread that asked for the original destination; 0: none */
-	__u32 reserved;
+	__u64 ticket;    /* of the candidate: see candidate.h */
+	__u32 asked_by;  /* of the candidate: the thread that asked for the original destination; 0: none */
+	__u32 forwarded; /* of the candidate: 1 once a connection goes on with it */
 };
 
 /*
@@ -255,12 +256,13 @@ struct wb_socket {
 };
 
 /*
- * Connections that a proxy accepted and has not forwarded yet stand in queues
- * by their original destination. A ticket is given out once.
+ * Connections that proxies accepted stand in queues by their original
+ * destination. A ticket is given out once.
  */
 struct wb_queue {
 	__u64 tickets; /* given out so far */
 	__s64 open;    /* candidates in the queue */
+	__s64 waiting; /* of them, those that are not forwarded yet */
 };
 
 struct wb_candidate_key {
@@ -323,10 +325,11 @@ enum wb_counter {
 	WB_DOWN_NO_ADDRESS,       /* down: no proxy address for this family */
 	WB_DOWN_DEVICE,           /* down: the socket is bound to a device */
 	WB_DOWN_INFLIGHT_FULL,    /* down: the in-flight map is full */
-	WB_DOWN_NO_MEMORY,        /* down: no memory for the socket's records */
 	WB_DOWN_STUCK,            /* down: the proxy listens but does not accept */
 	WB_DOWN_BACKLOG_FULL,     /* down: the proxy's queue of connections to accept is full */
 	WB_DESTINATION_REFUSES,   /* not redirected: connect() fails by itself, as nothing listens on loopback there */
+	WB_REFUSED_NO_MEMORY,     /* refused: no memory for the socket's records */
+	WB_REFUSED_OVER_SHARE,    /* refused: the user has his share of the in-flight map in use */
 	WB_DEPARTED,              /* records put in flight */
 	WB_ARRIVED,               /* records handed to the accepted socket */
 	WB_ABANDONED,             /* records taken back: the connection failed or closed before it was accepted */

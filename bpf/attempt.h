@@ -14,6 +14,8 @@ struct wb_attempt {
 	struct wb_query query;
 	struct wb_decision decision;
 	__u64 shadowed; /* by the filters that authorize */
+	__u32 error;    /* of a refusal; 0: EACCES */
+	__u32 reserved;
 };
 
 static __always_inline const struct wb_provider *wb_chosen(const struct wb_attempt *a)

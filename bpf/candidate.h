@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /*
  * Inheritance: proxies that never set records. A connection that a proxy
- * accepted is a candidate until it is forwarded or closed. When a process of
- * the same provider dials the candidate's original destination on a socket
- * without records, that connection forwards it, and takes over its records.
+ * accepted is a candidate until it is closed. When a process of the same
+ * provider dials the candidate's original destination on a socket without
+ * records, that connection forwards it, and takes over its records.
  */
 #ifndef WB_CANDIDATE_H
 #define WB_CANDIDATE_H
@@ -39,46 +39,64 @@ static __always_inline void wb_candidate_key(const struct wb_socket *s, struct w
 	key->reserved = 0;
 }
 
-static __always_inline void wb_remove_candidate(const struct wb_candidate_key *key)
+/*
+ * Only one of several that race forwards a candidate, or closes it before
+ * anybody has. Its memory can have passed to another candidate since it was
+ * looked up: that one is let go, for a count that is too low would hide those
+ * that wait.
+ */
+static __always_inline bool wb_claim_candidate(struct wb_socket *candidate, struct wb_queue *queue, __u64 ticket)
 {
-	struct wb_queue *queue = bpf_map_lookup_elem(&queues, &key->queue);
-
-	/* Only one of several that race deletes it, so the count stays true. */
-	if (!bpf_map_delete_elem(&candidates, key) && queue)
-		__sync_fetch_and_add(&queue->open, -1);
+	if (__sync_val_compare_and_swap(&candidate->by.arrival.forwarded, 0, 1))
+		return false;
+	if (*(volatile __u64 *)&candidate->by.arrival.ticket != ticket) {
+		__sync_val_compare_and_swap(&candidate->by.arrival.forwarded, 1, 0);
+		return false;
+	}
+	__sync_fetch_and_add(&queue->waiting, -1);
+	return true;
 }
 
-/* Make an accepted connection a candidate. The count goes up first: it never says that there is none while there is one. */
+/* Make an accepted connection a candidate. The counts go up first: they never say that there is none while there is one. */
 static __always_inline void wb_list_candidate(struct wb_socket *accepted)
 {
 	struct wb_candidate_key key;
 	struct wb_queue *queue;
 
-	accepted->by.arrival.ticket = 0;
-	accepted->by.arrival.asked_by = 0;
-	accepted->by.arrival.reserved = 0;
+	__builtin_memset(&accepted->by.arrival, 0, sizeof(accepted->by.arrival));
 	wb_candidate_key(accepted, &key);
 	queue = bpf_map_lookup_elem(&queues, &key.queue);
 	if (!queue)
 		return;
 	key.ticket = accepted->by.arrival.ticket = __sync_fetch_and_add(&queue->tickets, 1);
 	__sync_fetch_and_add(&queue->open, 1);
+	__sync_fetch_and_add(&queue->waiting, 1);
 	if (bpf_map_update_elem(&candidates, &key, accepted, BPF_NOEXIST)) {
 		__sync_fetch_and_add(&queue->open, -1);
+		__sync_fetch_and_add(&queue->waiting, -1);
 		wb_count(WB_UNLISTED);
 		return;
 	}
 	accepted->flags |= WB_LISTED;
 }
 
+/* The accepted connection is closed: nothing goes on with it any more. */
 static __always_inline void wb_unlist_candidate(const struct wb_socket *accepted)
 {
 	struct wb_candidate_key key;
+	struct wb_socket *candidate;
+	struct wb_queue *queue;
 
 	if (!(accepted->flags & WB_LISTED))
 		return;
 	wb_candidate_key(accepted, &key);
-	wb_remove_candidate(&key);
+	queue = bpf_map_lookup_elem(&queues, &key.queue);
+	candidate = bpf_map_lookup_elem(&candidates, &key);
+	if (!queue || !candidate)
+		return;
+	wb_claim_candidate(candidate, queue, key.ticket);
+	if (!bpf_map_delete_elem(&candidates, &key))
+		__sync_fetch_and_add(&queue->open, -1);
 }
 
 /* Note which thread asks where the connection wanted to go: it is about to forward it. */
@@ -95,29 +113,32 @@ static __always_inline void wb_note_asker(const struct wb_socket *accepted)
 		candidate->by.arrival.asked_by = bpf_get_current_task_btf()->pid;
 }
 
-/* A walk over a queue, from the newest ticket to older ones, until all open candidates have been seen. */
+/* A walk over a queue, from the newest ticket to older ones. */
 struct wb_search {
 	__u64 handle; /* whose candidates */
 	struct wb_endpoint dst;
 	__u32 asker; /* the thread that dials */
 	struct wb_candidate_key key;
-	__s64 left;     /* candidates of the queue that have not been seen */
-	__u64 flow_id;  /* of the one that is looked for */
-	__u64 found;    /* ticket of the oldest that fits */
-	__u32 n_found;  /* how many fit */
-	__u32 by_asker; /* 1: this thread has asked about those, and no others count any more */
+	struct wb_queue *queue;
+	__s64 left;        /* candidates that have not been seen */
+	__u64 flow_id;     /* of the one that is looked for */
+	__u64 found;       /* ticket of the oldest that fits */
+	__u32 n_found;     /* how many fit */
+	__u32 by_asker;    /* 1: this thread has asked about those, and no others count any more */
+	__u32 n_forwarded; /* how many would, if they were not forwarded already */
+	__u32 reserved;
 	__u64 flows[WB_MAX_LINKS];
 };
 
 /* The next candidate of the provider that goes to this destination; NULL: not here. */
-static __always_inline struct wb_socket *wb_next_candidate(struct wb_search *s)
+static __always_inline struct wb_socket *wb_next_candidate(struct wb_search *s, __u32 forwarded)
 {
 	struct wb_socket *candidate;
 	struct wb_endpoint dst;
 
 	s->key.ticket--;
 	candidate = bpf_map_lookup_elem(&candidates, &s->key);
-	if (!candidate)
+	if (!candidate || candidate->by.arrival.forwarded != forwarded)
 		return NULL;
 	s->left--;
 	wb_hop_dst(wb_newest_hop(candidate), &dst);
@@ -126,15 +147,15 @@ static __always_inline struct wb_socket *wb_next_candidate(struct wb_search *s)
 	return candidate;
 }
 
-/* Look for all that fit. What is counted stays unknown to the verifier, which would walk the loop for each value. */
-static long wb_search_any(__u32 i, struct wb_search *s)
+/* Look for all that wait. What is counted stays unknown to the verifier, which would walk the loop for each value. */
+static long wb_search_waiting(__u32 i, struct wb_search *s)
 {
 	struct wb_socket *candidate;
 	__u32 asked, n;
 
 	if (s->left <= 0 || !s->key.ticket)
 		return 1;
-	candidate = wb_next_candidate(s);
+	candidate = wb_next_candidate(s, 0);
 	if (!candidate)
 		return 0;
 	asked = wb_equal(candidate->by.arrival.asked_by, s->asker);
@@ -148,36 +169,47 @@ static long wb_search_any(__u32 i, struct wb_search *s)
 	return 0;
 }
 
+/* Look for those that are forwarded; two are as good as many. */
+static long wb_search_forwarded(__u32 i, struct wb_search *s)
+{
+	if (s->left <= 0 || !s->key.ticket || s->n_forwarded > 1)
+		return 1;
+	if (!wb_next_candidate(s, 1))
+		return 0;
+	s->found = s->key.ticket;
+	s->n_forwarded++;
+	return 0;
+}
+
 static long wb_search_flow(__u32 i, struct wb_search *s)
 {
 	struct wb_socket *candidate;
 
 	if (s->left <= 0 || !s->key.ticket)
 		return 1;
-	candidate = wb_next_candidate(s);
+	candidate = wb_next_candidate(s, 0);
 	if (!candidate || candidate->records.origin.flow_id != s->flow_id)
 		return 0;
-	s->n_found = 1;
+	wb_claim_candidate(candidate, s->queue, s->key.ticket);
 	return 1;
 }
 
 /* Go to the newest ticket of the queue. False: it has none. */
 static __always_inline bool wb_begin_search(struct wb_search *s)
 {
-	struct wb_queue *queue;
-
 	s->key.queue = wb_queue_number(&s->dst);
-	queue = bpf_map_lookup_elem(&queues, &s->key.queue);
-	if (!queue)
+	s->queue = bpf_map_lookup_elem(&queues, &s->key.queue);
+	if (!s->queue)
 		return false;
-	s->key.ticket = *(volatile __u64 *)&queue->tickets;
-	s->left = *(volatile __s64 *)&queue->open;
+	s->key.ticket = *(volatile __u64 *)&s->queue->tickets;
+	s->left = *(volatile __s64 *)&s->queue->waiting;
 	s->n_found = wb_unknown_zero;
 	s->by_asker = wb_unknown_zero;
+	s->n_forwarded = wb_unknown_zero;
 	return true;
 }
 
-/* Whether some connection to this destination waits to be forwarded: the question that most connections end with. */
+/* Whether some proxy has accepted a connection to this destination: the question that most connections end with. */
 static __always_inline bool wb_has_candidates(const struct wb_endpoint *dst)
 {
 	__u32 number = wb_queue_number(dst);
@@ -215,33 +247,47 @@ struct wb_heir {
 	__u32 reserved;
 };
 
-/* Take one candidate. It is copied before it is deleted: who deletes it knows that it was whole until then. */
+/*
+ * Find a candidate that waits; if none does, the only one that is forwarded: the
+ * proxy tries again, or has lost the connection that it opened for it.
+ */
+static __always_inline struct wb_socket *wb_find_candidate(struct wb_search *s)
+{
+	if (!wb_begin_search(s))
+		return NULL;
+	bpf_loop(WB_WINDOW, wb_search_waiting, s, 0);
+	if (!s->n_found) {
+		s->key.ticket = *(volatile __u64 *)&s->queue->tickets;
+		s->left = *(volatile __s64 *)&s->queue->open;
+		bpf_loop(WB_WINDOW, wb_search_forwarded, s, 0);
+		if (s->n_forwarded != 1)
+			return NULL;
+	}
+	s->key.ticket = s->found;
+	return bpf_map_lookup_elem(&candidates, &s->key);
+}
+
+/*
+ * Go on with one candidate. While it is copied its connection can be closed and
+ * its memory given to another one, so it is looked up once more.
+ */
 static long wb_inherit_step(__u32 round, struct wb_heir *h)
 {
 	struct wb_search *s = &h->search;
-	struct wb_socket *candidate;
-	struct wb_queue *queue;
+	struct wb_socket *candidate = wb_find_candidate(s);
 
-	if (!wb_begin_search(s))
+	if (!candidate || !s->queue)
 		return 1;
-	bpf_loop(WB_WINDOW, wb_search_any, s, 0);
-	if (!s->n_found)
-		return 1;
-	s->key.ticket = s->found;
-	candidate = bpf_map_lookup_elem(&candidates, &s->key);
-	if (!candidate)
+	if (s->n_found && !wb_claim_candidate(candidate, s->queue, s->key.ticket))
 		return 0;
 	if (!h->socket)
 		h->socket = bpf_sk_storage_get(&sockets, h->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!h->socket)
 		return 1;
 	h->socket->records = candidate->records;
-	if (bpf_map_delete_elem(&candidates, &s->key))
+	if (bpf_map_lookup_elem(&candidates, &s->key) != candidate)
 		return 0;
-	queue = bpf_map_lookup_elem(&queues, &s->key.queue);
-	if (queue)
-		__sync_fetch_and_add(&queue->open, -1);
-	h->kinship = s->n_found == 1 ? WB_KIN_INHERITED : WB_KIN_AMBIGUOUS;
+	h->kinship = s->n_found > 1 ? WB_KIN_AMBIGUOUS : WB_KIN_INHERITED;
 	return 1;
 }
 
@@ -278,17 +324,19 @@ static __noinline enum wb_kinship wb_inherit(struct wb_heir *h)
 	return WB_KIN_AMBIGUOUS;
 }
 
-/* Records were set that came from an accepted connection: it is forwarded. */
-static __noinline void wb_forward_candidate(const struct wb_socket *set)
+/* Records were set that came from an accepted connection: it is forwarded. A global function, as wb_decide() is. */
+__noinline int wb_forward_candidate(const struct wb_socket *set)
 {
-	struct wb_search s = { .flow_id = set->records.origin.flow_id, .handle = wb_newest_hop(set)->handle };
+	struct wb_search s = {};
 
+	if (!set)
+		return 0;
+	s.flow_id = set->records.origin.flow_id;
+	s.handle = wb_newest_hop(set)->handle;
 	wb_hop_dst(wb_newest_hop(set), &s.dst);
-	if (!wb_begin_search(&s))
-		return;
-	bpf_loop(WB_WINDOW, wb_search_flow, &s, 0);
-	if (s.n_found)
-		wb_remove_candidate(&s.key);
+	if (wb_begin_search(&s))
+		bpf_loop(WB_WINDOW, wb_search_flow, &s, 0);
+	return 0;
 }
 
 #endif /* WB_CANDIDATE_H */

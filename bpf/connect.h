@@ -106,6 +106,22 @@ static __noinline bool wb_destination_refuses(struct bpf_sock_addr *ctx, const s
 	return false;
 }
 
+/*
+ * Whether the user at the start of the flow has half of the in-flight map in
+ * use. A program can make SYNs that no proxy answers: it must not fill the map
+ * for everybody. Root could do worse.
+ */
+static __always_inline bool wb_is_over_share(const struct wb_attempt *a)
+{
+	__u32 uid = bpf_get_current_task_btf()->cred->euid.val;
+	__u64 *used;
+
+	if (a->socket && a->socket->carried)
+		uid = a->socket->records.origin.uid;
+	used = uid ? wb_user_in_flight(uid) : NULL;
+	return used && *(volatile __u64 *)used >= inflight_limit / 2;
+}
+
 /* Why the chosen provider can not have the connection; WB_REACHABLE if it can. */
 static __noinline enum wb_counter wb_probe(struct wb_attempt *a)
 {
@@ -121,14 +137,16 @@ static __noinline enum wb_counter wb_probe(struct wb_attempt *a)
 		return WB_DOWN_DEVICE;
 	if (*(volatile __u64 *)&inflight_used >= inflight_limit)
 		return WB_DOWN_INFLIGHT_FULL;
+	if (wb_is_over_share(a))
+		return WB_REFUSED_OVER_SHARE;
 	result = wb_probe_listener(a->ctx, p, proxy);
 	if (result == WB_REACHABLE && !a->socket && sk)
 		a->socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!a->socket)
-		return result == WB_REACHABLE ? WB_DOWN_NO_MEMORY : result;
+		return result == WB_REACHABLE ? WB_REFUSED_NO_MEMORY : result;
 	/* Last, so that a context never stays with a socket that its provider did not get. */
 	if (result == WB_REACHABLE && !wb_attach_context(a))
-		result = WB_DOWN_NO_MEMORY;
+		result = WB_REFUSED_NO_MEMORY;
 	return result;
 }
 
@@ -153,6 +171,13 @@ static long wb_try(__u32 round, struct wb_attempt *a)
 		return 1;
 	wb_count(down);
 	p = wb_chosen(a);
+	if (down == WB_REFUSED_NO_MEMORY || down == WB_REFUSED_OVER_SHARE) {
+		/* What the program has done to its own socket, or with its share, gets it past nobody. */
+		wb_count_provider(p->handle, WB_PROVIDER_BLOCKED);
+		a->decision.verdict = WB_REFUSE;
+		a->error = ENOBUFS;
+		return 1;
+	}
 	if (p->on_down == WB_BYPASS)
 		wb_count(WB_BYPASSED);
 	wb_count_provider(p->handle, p->on_down == WB_BLOCK ? WB_PROVIDER_BLOCKED : WB_PROVIDER_BYPASSED);
@@ -257,7 +282,7 @@ static __noinline int wb_conclude(struct wb_attempt *a)
 		return wb_refuse(EACCES);
 	case WB_REFUSE:
 		wb_count(WB_BLOCKED);
-		return wb_refuse(EACCES);
+		return wb_refuse(a->error ? a->error : EACCES);
 	case WB_LOOP:
 		wb_count(WB_LOOPED);
 		return wb_refuse(ELOOP);
@@ -311,6 +336,16 @@ static __always_inline void wb_keep_or_drop(struct wb_attempt *a)
 	wb_forget_stamp(s);
 }
 
+static __always_inline bool wb_is_any6(const struct wb_endpoint *dst)
+{
+	return !(dst->addr[0] | dst->addr[1] | dst->addr[2] | dst->addr[3]);
+}
+
+static __always_inline bool wb_is_bound_mapped(const struct bpf_sock *sk)
+{
+	return sk->family == AF_INET6 && !sk->src_ip6[0] && !sk->src_ip6[1] && sk->src_ip6[2] == bpf_htonl(0xffff);
+}
+
 /*
  * The connect hook. a->query.dst is where the application wants to go; *proxy,
  * on return, is where the connection goes instead, if it does. The socket is
@@ -326,6 +361,9 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attem
 
 	if (!sk || ctx->protocol != IPPROTO_TCP)
 		return 1;
+	/* As tcp_v6_connect() does for a socket that is bound to an IPv4-mapped address. */
+	if (wb_is_any6(&a->query.dst) && wb_is_bound_mapped(sk))
+		a->query.dst.addr[2] = bpf_htonl(0xffff);
 	wb_resolve_any(&a->query.dst);
 	a->socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (a->socket) {

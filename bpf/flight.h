@@ -47,6 +47,25 @@ static __always_inline bool wb_tuple(struct bpf_sock_ops *ctx, struct wb_flight_
 	return true;
 }
 
+static __always_inline void wb_count_user(__u32 uid, __s64 n)
+{
+	__u64 *used = wb_user_in_flight(uid);
+
+	if (used)
+		__sync_fetch_and_add(used, n);
+}
+
+/* uid: of the entry's origin. */
+static __always_inline bool wb_take_from_flight(const struct wb_flight_key *key, __u32 uid)
+{
+	/* Only one of several that race deletes the entry, so the counts stay true. */
+	if (bpf_map_delete_elem(&inflight, key))
+		return false;
+	__sync_fetch_and_add(&inflight_used, -1);
+	wb_count_user(uid, -1);
+	return true;
+}
+
 /*
  * Put the records into the map. An entry that is already there is left over
  * from the same address pair: replace it. The count goes up first, so that it
@@ -54,27 +73,17 @@ static __always_inline bool wb_tuple(struct bpf_sock_ops *ctx, struct wb_flight_
  */
 static __always_inline bool wb_put_in_flight(const struct wb_flight_key *key, struct wb_socket *s)
 {
-	long err;
+	struct wb_socket *old = bpf_map_lookup_elem(&inflight, key);
 
-	__sync_fetch_and_add(&inflight_used, 1);
-	err = bpf_map_update_elem(&inflight, key, s, BPF_NOEXIST);
-	if (!err)
-		return true;
-	__sync_fetch_and_add(&inflight_used, -1);
-	if (err == -EEXIST && !bpf_map_update_elem(&inflight, key, s, BPF_EXIST)) {
+	if (old && wb_take_from_flight(key, old->records.origin.uid))
 		wb_count(WB_ABANDONED);
+	__sync_fetch_and_add(&inflight_used, 1);
+	wb_count_user(s->records.origin.uid, 1);
+	if (!bpf_map_update_elem(&inflight, key, s, BPF_NOEXIST))
 		return true;
-	}
-	return false;
-}
-
-static __always_inline bool wb_take_from_flight(const struct wb_flight_key *key)
-{
-	/* Only one of several that race deletes the entry, so the count stays true. */
-	if (bpf_map_delete_elem(&inflight, key))
-		return false;
 	__sync_fetch_and_add(&inflight_used, -1);
-	return true;
+	wb_count_user(s->records.origin.uid, -1);
+	return false;
 }
 
 /* TCP_CONNECT_CB: the source port is chosen, the SYN is not sent. */
@@ -162,7 +171,7 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 		wb_count(WB_LOST);
 		wb_count(WB_ABANDONED);
 	}
-	wb_take_from_flight(&key);
+	wb_take_from_flight(&key, s->records.origin.uid);
 }
 
 /*
@@ -177,7 +186,8 @@ static __always_inline void wb_abandon(struct bpf_sock_ops *ctx, struct wb_socke
 	if (!wb_tuple(ctx, &key))
 		return;
 	flying = bpf_map_lookup_elem(&inflight, &key);
-	if (flying && flying->by.departure.cookie == s->by.departure.cookie && wb_take_from_flight(&key)) {
+	if (flying && flying->by.departure.cookie == s->by.departure.cookie &&
+	    wb_take_from_flight(&key, s->records.origin.uid)) {
 		bpf_map_delete_elem(&inflight_contexts, &key);
 		wb_count(WB_ABANDONED);
 	}

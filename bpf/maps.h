@@ -92,11 +92,11 @@ struct {
 	__type(value, struct wb_context);
 } inflight_contexts SEC(".maps");
 
-/* Accepted connections that nobody has forwarded yet, as their own sockets are described. */
+/* Connections that proxies have accepted, as their own sockets are described. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 1 << 18);
 	__type(key, struct wb_candidate_key);
 	__type(value, struct wb_socket);
 } candidates SEC(".maps");
@@ -108,6 +108,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wb_queue);
 } queues SEC(".maps");
+
+/* Entries in `inflight` by the user at the start of the flow; users share counts by hash. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << WB_USER_BITS);
+	__type(key, __u32);
+	__type(value, __u64);
+} inflight_users SEC(".maps");
 
 /* The key of the seal. */
 struct {

@@ -121,6 +121,14 @@ static __always_inline bool wb_socket_is_of(struct bpf_sock *sk, __u64 id, __u32
 
 #define WB_REACHABLE WB_COUNTERS
 
+/* How many connections a user has in mid-handshake. */
+static __always_inline __u64 *wb_user_in_flight(__u32 uid)
+{
+	__u32 slot = uid * 2654435761U >> (32 - WB_USER_BITS);
+
+	return bpf_map_lookup_elem(&inflight_users, &slot);
+}
+
 /* How long the oldest connection in a listener's queue has waited for accept(), in microseconds; 0: there is none. */
 static __always_inline __u64 wb_longest_wait(const struct tcp_sock *listener)
 {

@@ -126,6 +126,9 @@ func family(counter string) (*prometheus.Desc, []string) {
 	case "events_lost":
 		return eventsLost, nil
 	}
+	if strings.HasPrefix(counter, "refused_") {
+		return connections, []string{counter}
+	}
 	if reason, ok := strings.CutPrefix(counter, "down_"); ok {
 		return downs, []string{reason}
 	}

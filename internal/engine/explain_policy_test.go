@@ -3,6 +3,7 @@ package engine_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/waybill-net/waybill/internal/policy"
 )
@@ -11,7 +12,7 @@ const explainFilters = 200
 
 var (
 	explainDown    = []string{"d", "f"} // nobody listens: d is passed by, f blocks then
-	explainUnaware = []string{"b"}      // passes no records on
+	explainUnaware = []string{"b"}      // sets no records
 )
 
 // randomPolicy has six providers of every kind, and filters with every
@@ -28,7 +29,10 @@ func (w *explainWorld) randomPolicy() policy.Policy {
 		f := w.randomFilter()
 		f.Name = fmt.Sprintf("filter%d", i)
 		// The last one gets half as many: a refusal is the end.
-		f.Provider = p.Providers[w.rng.IntN(2*len(p.Providers)-1)/2].Name
+		owner := p.Providers[w.rng.IntN(2*len(p.Providers)-1)/2]
+		f.Provider = owner.Name
+		// Its own processes are never redirected to it, and who wants that is told so.
+		f.Cgroups = slices.DeleteFunc(f.Cgroups, func(dir string) bool { return dir == owner.Cgroup })
 		p.Filters = append(p.Filters, f)
 	}
 	return p

@@ -48,7 +48,7 @@ func TestExplain(t *testing.T) {
 		pid, results := w.try(client, dsts)
 		ways := readWays(t, events, pid)
 		for i, dst := range dsts {
-			trial := policy.Trial{Dst: dst, Client: client, Proxies: proxies, Down: explainDown, Unaware: explainUnaware}
+			trial := policy.Trial{Dst: dst, Client: client, Proxies: proxies, Down: explainDown}
 			seen.add(w.compare(trial, ways[dst], results[i]), w.filters)
 			delete(ways, dst)
 		}

@@ -237,8 +237,7 @@ func playAttempts(addresses []string) error {
 	return json.NewEncoder(os.Stdout).Encode(results)
 }
 
-// playUnaware relays without records, and so that its connections take over
-// none: the one that would hand them on has been marked as forwarded.
+// playUnaware relays as proxies behind netfilter do: its connections inherit.
 func playUnaware(addresses []string) error {
 	failed := make(chan error)
 	var config net.ListenConfig
@@ -269,9 +268,6 @@ func relayUnaware(c *net.TCPConn) {
 	if err != nil {
 		return
 	}
-	if err := pretendToForward(c); err != nil {
-		return
-	}
 	upstream, err := net.Dial("tcp", dst.String())
 	if err != nil {
 		return
@@ -279,20 +275,4 @@ func relayUnaware(c *net.TCPConn) {
 	defer upstream.Close()
 	go io.Copy(upstream, c)
 	io.Copy(c, upstream)
-}
-
-// pretendToForward sets the records of a connection on a socket that never
-// connects.
-func pretendToForward(c *net.TCPConn) error {
-	records, err := waybill.QueryRecords(c)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), "pretence")
-	defer f.Close()
-	return waybill.SetRecords(f, records)
 }

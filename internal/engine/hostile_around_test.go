@@ -50,6 +50,7 @@ func TestAroundIsRedirected(t *testing.T) {
 		{"mptcp6", "2001:db8::1 8080"},
 		{"unspecified", "127.0.0.1 8080"},
 		{"unspecified6", "::1 8080"},
+		{"unspecified6_from_mapped", "127.0.0.1 8080"},
 	} {
 		t.Run(tt.way, func(t *testing.T) {
 			t.Parallel()
@@ -66,17 +67,17 @@ func TestAroundIsRedirected(t *testing.T) {
 const nobodyUID = 65534
 
 // TestAroundWhenDown: what a program can do to its own socket, or to the map
-// of connections in mid-handshake, so that a provider counts as down. Whether
-// that is a way around is the on-down policy's to say. docs/security.md names
-// each of them.
+// of connections in mid-handshake. If a provider counts as down by it, whether
+// that is a way around is the on-down policy's to say; where it is the program's
+// own doing alone, its connect() fails. docs/security.md names each of them.
 func TestAroundWhenDown(t *testing.T) {
 	for _, tt := range []struct {
 		way, counter string
 		args         []string
 		bypassed     found
 	}{
-		{"without_option_memory", "down_no_memory", nil, found{Answer: answer}},
-		{"after_unanswered", "down_inflight_full", []string{strconv.Itoa(aroundInFlight)}, found{Answer: answer}},
+		{"without_option_memory", "refused_no_memory", nil, found{report: report{Error: "ENOBUFS"}}},
+		{"after_unanswered", "refused_over_share", []string{strconv.Itoa(aroundInFlight / 2)}, found{report: report{Error: "ENOBUFS"}}},
 		// The device leads nowhere: what counts is that the connection left by it.
 		{"bound_to_device", "down_device", nil, found{report: report{Error: "EHOSTUNREACH"}}},
 	} {
@@ -85,7 +86,7 @@ func TestAroundWhenDown(t *testing.T) {
 				t.Parallel()
 				env, e := startAround(t, onDown)
 				want := tt.bypassed
-				if onDown == policy.Block {
+				if onDown == policy.Block && want.Error != "ENOBUFS" {
 					want = found{report: report{Error: "EACCES"}}
 				}
 				if got := goAround(t, env, tt.way, tt.args...); got != want {
@@ -96,6 +97,20 @@ func TestAroundWhenDown(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestShareOfOthers: a user who has his share of the map in use takes nothing
+// from others.
+func TestShareOfOthers(t *testing.T) {
+	t.Parallel()
+	env, e := startAround(t, policy.Bypass)
+	env.Start("app", "python3", "testdata/around.py", "hold_unanswered", strconv.Itoa(aroundInFlight))
+	var r report
+	decode(t, env.Run("app", "python3", "testdata/connects.py", "plain"), &r)
+	checkReport(t, r, 1)
+	if c := counters(t, e); c["refused_over_share"] != aroundInFlight/2 || c["bypassed"] != 0 {
+		t.Errorf("counters: %v", c)
 	}
 }
 

@@ -26,10 +26,12 @@ func TestInherit(t *testing.T) {
 		{"asked", []string{"0"}},
 		{"two", []string{"new of 0", "1"}},
 		{"two_asked", []string{"1", "0"}},
-		{"again", []string{"0", "implied"}},
+		{"again", []string{"0", "0"}},
+		{"two_and_again", []string{"1", "0", "implied"}},
 		{"elsewhere", []string{"implied"}},
 		{"closed", []string{"implied"}},
-		{"forwarded", []string{"implied"}},
+		{"forwarded", []string{"0"}},
+		{"forwarded_one_of_two", []string{"1"}},
 		{"half_closed", []string{"0"}},
 		{"reused", []string{"implied"}},
 		{"same_socket", []string{"0"}},
@@ -48,7 +50,7 @@ func TestInherit(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 			waitFor(t, "the candidates to go", func() bool {
-				n, err := e.Unforwarded()
+				n, err := e.Candidates()
 				return n == 0 && err == nil
 			})
 			checkNothingInFlight(t, e)

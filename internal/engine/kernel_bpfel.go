@@ -64,28 +64,29 @@ const (
 	kernelWbCounterWB_DOWN_NO_ADDRESS       kernelWbCounter = 9
 	kernelWbCounterWB_DOWN_DEVICE           kernelWbCounter = 10
 	kernelWbCounterWB_DOWN_INFLIGHT_FULL    kernelWbCounter = 11
-	kernelWbCounterWB_DOWN_NO_MEMORY        kernelWbCounter = 12
-	kernelWbCounterWB_DOWN_STUCK            kernelWbCounter = 13
-	kernelWbCounterWB_DOWN_BACKLOG_FULL     kernelWbCounter = 14
-	kernelWbCounterWB_DESTINATION_REFUSES   kernelWbCounter = 15
-	kernelWbCounterWB_DEPARTED              kernelWbCounter = 16
-	kernelWbCounterWB_ARRIVED               kernelWbCounter = 17
-	kernelWbCounterWB_ABANDONED             kernelWbCounter = 18
-	kernelWbCounterWB_LOST                  kernelWbCounter = 19
-	kernelWbCounterWB_DIVERTED              kernelWbCounter = 20
-	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 21
-	kernelWbCounterWB_INHERITED             kernelWbCounter = 22
-	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 23
-	kernelWbCounterWB_UNLISTED              kernelWbCounter = 24
-	kernelWbCounterWB_QUERIED               kernelWbCounter = 25
-	kernelWbCounterWB_SET                   kernelWbCounter = 26
-	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 27
-	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 28
-	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 29
-	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 30
-	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 31
-	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 32
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 33
+	kernelWbCounterWB_DOWN_STUCK            kernelWbCounter = 12
+	kernelWbCounterWB_DOWN_BACKLOG_FULL     kernelWbCounter = 13
+	kernelWbCounterWB_DESTINATION_REFUSES   kernelWbCounter = 14
+	kernelWbCounterWB_REFUSED_NO_MEMORY     kernelWbCounter = 15
+	kernelWbCounterWB_REFUSED_OVER_SHARE    kernelWbCounter = 16
+	kernelWbCounterWB_DEPARTED              kernelWbCounter = 17
+	kernelWbCounterWB_ARRIVED               kernelWbCounter = 18
+	kernelWbCounterWB_ABANDONED             kernelWbCounter = 19
+	kernelWbCounterWB_LOST                  kernelWbCounter = 20
+	kernelWbCounterWB_DIVERTED              kernelWbCounter = 21
+	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 22
+	kernelWbCounterWB_INHERITED             kernelWbCounter = 23
+	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 24
+	kernelWbCounterWB_UNLISTED              kernelWbCounter = 25
+	kernelWbCounterWB_QUERIED               kernelWbCounter = 26
+	kernelWbCounterWB_SET                   kernelWbCounter = 27
+	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 28
+	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 29
+	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 30
+	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 31
+	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 32
+	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 33
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 34
 )
 
 type kernelWbDimension uint32
@@ -329,6 +330,7 @@ type kernelWbQueue struct {
 	_       structs.HostLayout
 	Tickets uint64
 	Open    int64
+	Waiting int64
 }
 
 type kernelWbRecords struct {
@@ -394,6 +396,7 @@ const (
 	kernelMapEvents           = "events"
 	kernelMapInflight         = "inflight"
 	kernelMapInflightContexts = "inflight_contexts"
+	kernelMapInflightUsers    = "inflight_users"
 	kernelMapKeys             = "keys"
 	kernelMapLineages         = "lineages"
 	kernelMapMeta             = "meta"
@@ -486,6 +489,7 @@ type kernelMapSpecs struct {
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
+	InflightUsers    *ebpf.MapSpec `ebpf:"inflight_users"`
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
 	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
@@ -534,6 +538,7 @@ type kernelMaps struct {
 	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
+	InflightUsers    *ebpf.Map `ebpf:"inflight_users"`
 	Keys             *ebpf.Map `ebpf:"keys"`
 	Lineages         *ebpf.Map `ebpf:"lineages"`
 	Meta             *ebpf.Map `ebpf:"meta"`
@@ -553,6 +558,7 @@ func (m *kernelMaps) Close() error {
 		m.Events,
 		m.Inflight,
 		m.InflightContexts,
+		m.InflightUsers,
 		m.Keys,
 		m.Lineages,
 		m.Meta,

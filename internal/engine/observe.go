@@ -28,7 +28,8 @@ var counterNames = [...]string{
 	kernelWbCounterWB_DOWN_NO_ADDRESS:       "down_no_address",
 	kernelWbCounterWB_DOWN_DEVICE:           "down_device",
 	kernelWbCounterWB_DOWN_INFLIGHT_FULL:    "down_inflight_full",
-	kernelWbCounterWB_DOWN_NO_MEMORY:        "down_no_memory",
+	kernelWbCounterWB_REFUSED_NO_MEMORY:     "refused_no_memory",
+	kernelWbCounterWB_REFUSED_OVER_SHARE:    "refused_over_share",
 	kernelWbCounterWB_DOWN_STUCK:            "down_stuck",
 	kernelWbCounterWB_DOWN_BACKLOG_FULL:     "down_backlog_full",
 	kernelWbCounterWB_DESTINATION_REFUSES:   "destination_refuses",
@@ -128,14 +129,14 @@ func (e *Engine) inFlight() (int, error) {
 	return n, nil
 }
 
-// Unforwarded counts the connections that proxies have accepted and not yet
-// forwarded: those whose records another one could take over.
-func (e *Engine) Unforwarded() (int, error) {
+// Candidates counts the connections that proxies have accepted: those whose
+// records another one can take over.
+func (e *Engine) Candidates() (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n, err := countEntries[kernelWbCandidateKey](e.objects.Candidates)
 	if err != nil {
-		return 0, fmt.Errorf("count connections that are not forwarded: %w", err)
+		return 0, fmt.Errorf("count accepted connections: %w", err)
 	}
 	return n, nil
 }

@@ -71,6 +71,9 @@ func openState(dir string) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkOwner(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("open state %s: %w", dir, err), f.Close())
+	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -79,6 +82,20 @@ func openState(dir string) (*state, error) {
 		return nil, fmt.Errorf("open state %s: %w", dir, err)
 	}
 	return &state{dir: dir, lock: f}, nil
+}
+
+// checkOwner refuses a directory that somebody else has made: a BPF file system
+// that was mounted by hand is writable for all.
+func checkOwner(dir *os.File) error {
+	info, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid != uint32(os.Geteuid()) && st.Uid != 0 {
+		return errors.New("it is another user's: remove it, and mount the BPF file system with mode=0700")
+	}
+	return nil
 }
 
 func (s *state) close() error { return s.lock.Close() }

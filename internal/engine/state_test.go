@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/waybill-net/waybill/internal/engine"
@@ -135,5 +136,26 @@ func TestStateOfDeadScope(t *testing.T) {
 	e.Close()
 	if err := engine.Remove(dir); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStateOfAnotherUser is refused: where everybody may make directories,
+// anybody can take its name.
+func TestStateOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	dir := env.StateDir()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.Open(engine.Options{Scope: env.Scope, State: dir})
+	if err == nil {
+		e.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "another user's") {
+		t.Errorf("open: %v", err)
 	}
 }

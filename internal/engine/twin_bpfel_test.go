@@ -92,6 +92,7 @@ const (
 	twinMapEvents           = "events"
 	twinMapInflight         = "inflight"
 	twinMapInflightContexts = "inflight_contexts"
+	twinMapInflightUsers    = "inflight_users"
 	twinMapKeys             = "keys"
 	twinMapLineages         = "lineages"
 	twinMapMeta             = "meta"
@@ -167,6 +168,7 @@ type twinMapSpecs struct {
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
+	InflightUsers    *ebpf.MapSpec `ebpf:"inflight_users"`
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
 	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
@@ -216,6 +218,7 @@ type twinMaps struct {
 	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
+	InflightUsers    *ebpf.Map `ebpf:"inflight_users"`
 	Keys             *ebpf.Map `ebpf:"keys"`
 	Lineages         *ebpf.Map `ebpf:"lineages"`
 	Meta             *ebpf.Map `ebpf:"meta"`
@@ -237,6 +240,7 @@ func (m *twinMaps) Close() error {
 		m.Events,
 		m.Inflight,
 		m.InflightContexts,
+		m.InflightUsers,
 		m.Keys,
 		m.Lineages,
 		m.Meta,

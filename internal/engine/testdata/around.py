@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import sys
+import time
 
 import wb
 
@@ -108,16 +109,29 @@ def without_option_memory():
     return reach(sock, (OUTSIDE, PORT))
 
 
-def after_unanswered():
-    """As many others as the map of those in flight takes: signed, so that the proxy's end drops the SYN."""
-    unanswered = []
-    for _ in range(int(sys.argv[2])):
-        sock = tcp()
+def unanswered():
+    """Connections in mid-handshake: signed, so that the proxy's end drops the SYN."""
+    socks = [tcp() for _ in range(int(sys.argv[2]))]
+    for sock in socks:
         sign(sock, socket.inet_aton("127.0.0.1"))
         sock.setblocking(False)
         sock.connect_ex((OUTSIDE, PORT))
-        unanswered.append(sock)
-    return plain()
+    return socks
+
+
+def after_unanswered():
+    """With a user's share of the map of those in flight in use."""
+    held = unanswered()
+    found = plain()
+    del held
+    return found
+
+
+def hold_unanswered():
+    held = unanswered()
+    print("ready", flush=True)
+    time.sleep(60)
+    del held
 
 
 def loose_source_route():

@@ -65,9 +65,15 @@ def two_asked():
 
 
 def again():
-    """A connection is forwarded once."""
+    """The only connection is forwarded a second time: a proxy tries again."""
     accept()
     dial()
+    dial()
+
+
+def two_and_again():
+    """Of two that are forwarded nobody can tell which is meant."""
+    two_asked()
     dial()
 
 
@@ -83,11 +89,22 @@ def closed():
     dial()
 
 
-def forwarded():
-    """By records that were set, on another socket."""
-    conn = accept()
+def forward(conn):
+    """By records that are set, on another socket."""
     with socket.socket() as sock:
         assert wb.set_errno(sock, wb.query(conn, wb.RECORDS)) == 0
+
+
+def forwarded():
+    forward(accept())
+    dial()
+
+
+def forwarded_one_of_two():
+    """What is not forwarded comes first."""
+    conn = accept()
+    accept()
+    forward(conn)
     dial()
 
 
