@@ -221,6 +221,7 @@ enum wb_socket_flags {
 	WB_BEHIND_TPROXY = 2, /* WB_EMULATE_TPROXY, of the provider that redirected it */
 	WB_LISTED = 4,        /* it was made a candidate: see candidate.h */
 	WB_TOOK_OVER = 8,     /* nobody set the records that it carries: it took them over */
+	WB_IS_AMBIGUOUS = 16, /* and they may be another connection's */
 };
 
 /* What a connecting socket knows beside its records. */

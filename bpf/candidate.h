@@ -45,11 +45,12 @@ static __always_inline void wb_candidate_key(const struct wb_socket *s, struct w
  * looked up: that one is let go, for a count that is too low would hide those
  * that wait.
  */
-static __always_inline bool wb_claim_candidate(struct wb_socket *candidate, struct wb_queue *queue, __u64 ticket)
+static __always_inline bool wb_claim_candidate(struct wb_socket *candidate, struct wb_queue *queue,
+					       const struct wb_candidate_key *key)
 {
 	if (__sync_val_compare_and_swap(&candidate->by.arrival.forwarded, 0, 1))
 		return false;
-	if (*(volatile __u64 *)&candidate->by.arrival.ticket != ticket) {
+	if (bpf_map_lookup_elem(&candidates, key) != candidate) {
 		__sync_val_compare_and_swap(&candidate->by.arrival.forwarded, 1, 0);
 		return false;
 	}
@@ -57,7 +58,11 @@ static __always_inline bool wb_claim_candidate(struct wb_socket *candidate, stru
 	return true;
 }
 
-/* Make an accepted connection a candidate. The counts go up first: they never say that there is none while there is one. */
+/*
+ * Make an accepted connection a candidate. The counts go up first: they never
+ * say that there is none while there is one. One that finds no room stays
+ * counted, so that no other is taken for the only one.
+ */
 static __always_inline void wb_list_candidate(struct wb_socket *accepted)
 {
 	struct wb_candidate_key key;
@@ -69,19 +74,17 @@ static __always_inline void wb_list_candidate(struct wb_socket *accepted)
 	if (!queue)
 		return;
 	key.ticket = accepted->by.arrival.ticket = __sync_fetch_and_add(&queue->tickets, 1);
+	accepted->flags |= WB_LISTED;
 	__sync_fetch_and_add(&queue->open, 1);
 	__sync_fetch_and_add(&queue->waiting, 1);
 	if (bpf_map_update_elem(&candidates, &key, accepted, BPF_NOEXIST)) {
-		__sync_fetch_and_add(&queue->open, -1);
 		__sync_fetch_and_add(&queue->waiting, -1);
 		wb_count(WB_UNLISTED);
-		return;
 	}
-	accepted->flags |= WB_LISTED;
 }
 
 /* The accepted connection is closed: nothing goes on with it any more. */
-static __always_inline void wb_unlist_candidate(const struct wb_socket *accepted)
+static __always_inline void wb_unlist_candidate(struct wb_socket *accepted)
 {
 	struct wb_candidate_key key;
 	struct wb_socket *candidate;
@@ -89,14 +92,19 @@ static __always_inline void wb_unlist_candidate(const struct wb_socket *accepted
 
 	if (!(accepted->flags & WB_LISTED))
 		return;
+	accepted->flags &= ~WB_LISTED;
 	wb_candidate_key(accepted, &key);
 	queue = bpf_map_lookup_elem(&queues, &key.queue);
-	candidate = bpf_map_lookup_elem(&candidates, &key);
-	if (!queue || !candidate)
+	if (!queue)
 		return;
-	wb_claim_candidate(candidate, queue, key.ticket);
-	if (!bpf_map_delete_elem(&candidates, &key))
-		__sync_fetch_and_add(&queue->open, -1);
+	candidate = bpf_map_lookup_elem(&candidates, &key);
+	if (candidate) {
+		wb_claim_candidate(candidate, queue, &key);
+		/* Before Linux 6.7 an interrupt can find the bucket busy. */
+		if (bpf_map_delete_elem(&candidates, &key) == -EBUSY)
+			bpf_map_delete_elem(&candidates, &key);
+	}
+	__sync_fetch_and_add(&queue->open, -1);
 }
 
 /* Note which thread asks where the connection wanted to go: it is about to forward it. */
@@ -115,7 +123,8 @@ static __always_inline void wb_note_asker(const struct wb_socket *accepted)
 
 /* A walk over a queue, from the newest ticket to older ones. */
 struct wb_search {
-	__u64 handle; /* whose candidates */
+	__u64 handle;       /* whose candidates */
+	__u64 netns_cookie; /* a destination is another one in each network namespace */
 	struct wb_endpoint dst;
 	__u32 asker; /* the thread that dials */
 	struct wb_candidate_key key;
@@ -130,21 +139,21 @@ struct wb_search {
 	__u64 flows[WB_MAX_LINKS];
 };
 
-/* The next candidate of the provider that goes to this destination; NULL: not here. */
-static __always_inline struct wb_socket *wb_next_candidate(struct wb_search *s, __u32 forwarded)
+static __always_inline struct wb_socket *wb_next_candidate(struct wb_search *s)
 {
-	struct wb_socket *candidate;
+	s->key.ticket--;
+	return bpf_map_lookup_elem(&candidates, &s->key);
+}
+
+/* Whether it is of the provider, and goes to the destination. */
+static __always_inline bool wb_fits(const struct wb_search *s, const struct wb_socket *candidate)
+{
+	const struct wb_hop *hop = wb_newest_hop(candidate);
 	struct wb_endpoint dst;
 
-	s->key.ticket--;
-	candidate = bpf_map_lookup_elem(&candidates, &s->key);
-	if (!candidate || candidate->by.arrival.forwarded != forwarded)
-		return NULL;
-	s->left--;
-	wb_hop_dst(wb_newest_hop(candidate), &dst);
-	if (wb_newest_hop(candidate)->handle != s->handle || !wb_same_endpoint(&dst, &s->dst))
-		return NULL;
-	return candidate;
+	wb_hop_dst(hop, &dst);
+	return hop->handle == s->handle && candidate->records.origin.netns_cookie == s->netns_cookie &&
+	       wb_same_endpoint(&dst, &s->dst);
 }
 
 /* Look for all that wait. What is counted stays unknown to the verifier, which would walk the loop for each value. */
@@ -155,8 +164,11 @@ static long wb_search_waiting(__u32 i, struct wb_search *s)
 
 	if (s->left <= 0 || !s->key.ticket)
 		return 1;
-	candidate = wb_next_candidate(s, 0);
-	if (!candidate)
+	candidate = wb_next_candidate(s);
+	if (!candidate || candidate->by.arrival.forwarded)
+		return 0;
+	s->left--;
+	if (!wb_fits(s, candidate))
 		return 0;
 	asked = wb_equal(candidate->by.arrival.asked_by, s->asker);
 	if (asked < s->by_asker)
@@ -169,12 +181,18 @@ static long wb_search_waiting(__u32 i, struct wb_search *s)
 	return 0;
 }
 
-/* Look for those that are forwarded; two are as good as many. */
+/* Look at all that are open, for those that are forwarded; two are as good as many. */
 static long wb_search_forwarded(__u32 i, struct wb_search *s)
 {
+	struct wb_socket *candidate;
+
 	if (s->left <= 0 || !s->key.ticket || s->n_forwarded > 1)
 		return 1;
-	if (!wb_next_candidate(s, 1))
+	candidate = wb_next_candidate(s);
+	if (!candidate)
+		return 0;
+	s->left--;
+	if (!candidate->by.arrival.forwarded || !wb_fits(s, candidate))
 		return 0;
 	s->found = s->key.ticket;
 	s->n_forwarded++;
@@ -187,10 +205,13 @@ static long wb_search_flow(__u32 i, struct wb_search *s)
 
 	if (s->left <= 0 || !s->key.ticket)
 		return 1;
-	candidate = wb_next_candidate(s, 0);
-	if (!candidate || candidate->records.origin.flow_id != s->flow_id)
+	candidate = wb_next_candidate(s);
+	if (!candidate || candidate->by.arrival.forwarded)
 		return 0;
-	wb_claim_candidate(candidate, s->queue, s->key.ticket);
+	s->left--;
+	if (!wb_fits(s, candidate) || candidate->records.origin.flow_id != s->flow_id)
+		return 0;
+	wb_claim_candidate(candidate, s->queue, &s->key);
 	return 1;
 }
 
@@ -260,7 +281,8 @@ static __always_inline struct wb_socket *wb_find_candidate(struct wb_search *s)
 		s->key.ticket = *(volatile __u64 *)&s->queue->tickets;
 		s->left = *(volatile __s64 *)&s->queue->open;
 		bpf_loop(WB_WINDOW, wb_search_forwarded, s, 0);
-		if (s->n_forwarded != 1)
+		/* The only one of those that were seen is the only one if no others are open. */
+		if (s->n_forwarded != 1 || s->left > 0)
 			return NULL;
 	}
 	s->key.ticket = s->found;
@@ -278,7 +300,7 @@ static long wb_inherit_step(__u32 round, struct wb_heir *h)
 
 	if (!candidate || !s->queue)
 		return 1;
-	if (s->n_found && !wb_claim_candidate(candidate, s->queue, s->key.ticket))
+	if (s->n_found && !wb_claim_candidate(candidate, s->queue, &s->key))
 		return 0;
 	if (!h->socket)
 		h->socket = bpf_sk_storage_get(&sockets, h->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -318,6 +340,7 @@ static __noinline enum wb_kinship wb_inherit(struct wb_heir *h)
 		wb_count(WB_INHERITED);
 		return WB_KIN_INHERITED;
 	}
+	s->flags |= WB_IS_AMBIGUOUS;
 	s->records.origin.flow_id = wb_new_flow_id();
 	wb_report_links(&h->search, &s->records);
 	wb_count(WB_INHERITED_AMBIGUOUS);
@@ -333,6 +356,7 @@ __noinline int wb_forward_candidate(const struct wb_socket *set)
 		return 0;
 	s.flow_id = set->records.origin.flow_id;
 	s.handle = wb_newest_hop(set)->handle;
+	s.netns_cookie = set->records.origin.netns_cookie;
 	wb_hop_dst(wb_newest_hop(set), &s.dst);
 	if (wb_begin_search(&s))
 		bpf_loop(WB_WINDOW, wb_search_flow, &s, 0);

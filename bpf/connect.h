@@ -76,14 +76,12 @@ static __always_inline bool wb_is_loopback(const struct wb_endpoint *dst)
 	return !(dst->addr[0] | dst->addr[1] | dst->addr[2]) && dst->addr[3] == bpf_htonl(1);
 }
 
-/* Port 0, multicast, broadcast: connect() fails, and says why. */
+/* Multicast, broadcast: connect() fails, and says why. (Port 0 is one like any other to TCP.) */
 static __always_inline bool wb_is_no_peer(const struct wb_endpoint *dst)
 {
 	__u32 first = bpf_ntohl(dst->addr[0]), ip4 = bpf_ntohl(dst->addr[3]);
 
-	if (!wb_is_mapped(dst->addr))
-		return !dst->port || first >> 24 == 0xff;
-	return !dst->port || ip4 >> 28 == 0xe || ip4 == 0xffffffff;
+	return wb_is_mapped(dst->addr) ? ip4 >> 28 == 0xe || ip4 == 0xffffffff : first >> 24 == 0xff;
 }
 
 /*
@@ -312,6 +310,7 @@ static __noinline void wb_find_kin(struct wb_attempt *a)
 		return;
 	heir.search.handle = a->policy->providers[self & (WB_MAX_PROVIDERS - 1)].handle;
 	heir.search.dst = a->query.dst;
+	heir.search.netns_cookie = bpf_get_netns_cookie(a->ctx);
 	a->query.kinship = wb_inherit(&heir);
 	a->socket = heir.socket;
 	if (a->query.kinship && a->socket)
@@ -328,7 +327,7 @@ static __always_inline void wb_keep_or_drop(struct wb_attempt *a)
 		return;
 	wb_hop_dst(wb_newest_hop(s), &dst);
 	if (wb_same_endpoint(&dst, &a->query.dst)) {
-		a->query.kinship = WB_KIN_INHERITED;
+		a->query.kinship = s->flags & WB_IS_AMBIGUOUS ? WB_KIN_AMBIGUOUS : WB_KIN_INHERITED;
 		return;
 	}
 	s->carried = 0;

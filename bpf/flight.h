@@ -63,6 +63,7 @@ static __always_inline bool wb_take_from_flight(const struct wb_flight_key *key,
 		return false;
 	__sync_fetch_and_add(&inflight_used, -1);
 	wb_count_user(uid, -1);
+	bpf_map_delete_elem(&inflight_contexts, key);
 	return true;
 }
 
@@ -163,15 +164,16 @@ static __always_inline void wb_arrive(struct bpf_sock_ops *ctx)
 			context = bpf_map_lookup_elem(&inflight_contexts, &key);
 			if (context)
 				bpf_sk_storage_get(&socket_contexts, sk, context, BPF_SK_STORAGE_GET_F_CREATE);
-			bpf_map_delete_elem(&inflight_contexts, &key);
 		}
+		/* The client's reset may have taken it back meanwhile. */
+		if (!wb_take_from_flight(&key, accepted->records.origin.uid))
+			return;
 		wb_count(WB_ARRIVED);
 		wb_count_provider(wb_newest_hop(accepted)->handle, WB_PROVIDER_ARRIVED);
-	} else {
+	} else if (wb_take_from_flight(&key, s->records.origin.uid)) {
 		wb_count(WB_LOST);
 		wb_count(WB_ABANDONED);
 	}
-	wb_take_from_flight(&key, s->records.origin.uid);
 }
 
 /*
@@ -187,10 +189,8 @@ static __always_inline void wb_abandon(struct bpf_sock_ops *ctx, struct wb_socke
 		return;
 	flying = bpf_map_lookup_elem(&inflight, &key);
 	if (flying && flying->by.departure.cookie == s->by.departure.cookie &&
-	    wb_take_from_flight(&key, s->records.origin.uid)) {
-		bpf_map_delete_elem(&inflight_contexts, &key);
+	    wb_take_from_flight(&key, s->records.origin.uid))
 		wb_count(WB_ABANDONED);
-	}
 }
 
 static __always_inline void wb_close(struct bpf_sock_ops *ctx)

@@ -224,6 +224,10 @@ func writeShape(w interface{ Write([]byte) (int, error) }, t btf.Type, depth int
 		writeShape(w, t.Type, depth+1)
 	case *btf.Int:
 		fmt.Fprintf(w, "int %d\n", t.Size)
+	case *btf.Datasec:
+		for _, v := range t.Vars {
+			fmt.Fprintf(w, "%s %d %d\n", v.Type.TypeName(), v.Offset, v.Size)
+		}
 	}
 }
 

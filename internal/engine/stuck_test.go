@@ -171,7 +171,7 @@ func TestDestinationThatRefuses(t *testing.T) {
 	if direct := env.Run("app", "python3", "testdata/refusals.py"); outside != direct {
 		t.Errorf("with a provider:\n%s\nwithout:\n%s", outside, direct)
 	}
-	if c := counters(t, e); c["destination_refuses"] != 7 || c["redirected"] != 0 {
+	if c := counters(t, e); c["destination_refuses"] != 6 || c["redirected"] != 0 {
 		t.Errorf("counters: %v", c)
 	}
 }

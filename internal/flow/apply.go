@@ -49,7 +49,8 @@ func (h *Hop) apply(e Event) bool {
 	case Redirected, Passed, Forbidden, Refused, Looped:
 		return h.connect(e)
 	case Linked:
-		e.Kind, e.Kinship = Passed, Ambiguous // until the outcome is seen
+		e.Kind, e.Kinship = Passed, Ambiguous // until the outcome is seen, which may have the same time
+		e.Time = e.Time.Add(-1)
 		return h.connect(e)
 	case Accepted:
 		return h.accept(e)
