@@ -18,9 +18,11 @@ const runtimeDir = "/run"
 // directory $1. Dying processes may still write into it: it tries again.
 const removeScript = `
 read -r line
-for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+tries=0
+while [ $tries -lt 300 ]; do
 	rm -rf -- "$1" 2>/dev/null && exit 0
 	sleep 0.1
+	tries=$((tries + 1))
 done
 `
 
