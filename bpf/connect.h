@@ -5,6 +5,7 @@
 
 #include "attempt.h"
 #include "candidate.h"
+#include "listener.h"
 
 #define WB_LOOPBACK_IFINDEX 1 /* in every network namespace */
 
@@ -31,24 +32,6 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 		return false;
 	a->socket->flags |= WB_HAS_CONTEXT;
 	return true;
-}
-
-/* Who would be given a SYN to this endpoint, in this network namespace. To be released. */
-static __always_inline struct bpf_sock *wb_find_listener(struct bpf_sock_addr *ctx, const struct wb_endpoint *at)
-{
-	struct bpf_sock_tuple tuple = {};
-	__u32 size;
-
-	if (wb_is_mapped(at->addr)) {
-		tuple.ipv4.daddr = at->addr[3];
-		tuple.ipv4.dport = at->port;
-		size = sizeof(tuple.ipv4);
-	} else {
-		__builtin_memcpy(tuple.ipv6.daddr, at->addr, sizeof(at->addr));
-		tuple.ipv6.dport = at->port;
-		size = sizeof(tuple.ipv6);
-	}
-	return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 }
 
 /*

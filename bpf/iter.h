@@ -3,7 +3,7 @@
 #ifndef WB_ITER_H
 #define WB_ITER_H
 
-#include "process.h"
+#include "listener.h"
 
 static __always_inline void wb_sock_endpoints(const struct sock_common *sk, struct wb_flow *flow)
 {

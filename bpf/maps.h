@@ -177,6 +177,14 @@ static __always_inline void wb_count_provider(__u64 handle, enum wb_provider_cou
 		__sync_fetch_and_add(&counts->n[counter], 1);
 }
 
+/* How many connections a user has in mid-handshake. */
+static __always_inline __u64 *wb_user_in_flight(__u32 uid)
+{
+	__u32 slot = uid * 2654435761U >> (32 - WB_USER_BITS);
+
+	return bpf_map_lookup_elem(&inflight_users, &slot);
+}
+
 static __always_inline const struct wb_policy *wb_active_policy(void)
 {
 	__u32 zero = 0;

@@ -119,48 +119,6 @@ static __always_inline bool wb_socket_is_of(struct bpf_sock *sk, __u64 id, __u32
 	return wb_is_in_cgroup(&c, id, level);
 }
 
-#define WB_REACHABLE WB_COUNTERS
-
-/* How many connections a user has in mid-handshake. */
-static __always_inline __u64 *wb_user_in_flight(__u32 uid)
-{
-	__u32 slot = uid * 2654435761U >> (32 - WB_USER_BITS);
-
-	return bpf_map_lookup_elem(&inflight_users, &slot);
-}
-
-/* How long the oldest connection in a listener's queue has waited for accept(), in microseconds; 0: there is none. */
-static __always_inline __u64 wb_longest_wait(const struct tcp_sock *listener)
-{
-	struct request_sock *oldest = listener->inet_conn.icsk_accept_queue.rskq_accept_head;
-	__u64 established = 0, now = bpf_ktime_get_ns() / 1000;
-	struct sock *child = NULL;
-
-	/* It can be accepted and freed meanwhile: then we read what is no time, or that of a wait that just ended. */
-	if (!oldest || bpf_probe_read_kernel(&child, sizeof(child), &oldest->sk) || !child)
-		return 0;
-	bpf_probe_read_kernel(&established, sizeof(established),
-			      (void *)child + bpf_core_field_offset(struct tcp_sock, rcvq_space.time));
-	return established && established < now ? now - established : 0;
-}
-
-/* Why a listener can not be given connections for the provider; WB_REACHABLE if it can. */
-static __always_inline enum wb_counter wb_listener_health(struct bpf_sock *sk, const struct wb_provider *p)
-{
-	struct tcp_sock *listener = bpf_skc_to_tcp_sock(sk);
-	const struct sock *s;
-
-	if (!listener || !wb_socket_is_of(sk, p->cgroup, p->cgroup_level))
-		return WB_DOWN_FOREIGN_LISTENER;
-	s = &listener->inet_conn.icsk_inet.sk;
-	/* The kernel drops SYNs from here on: sk_acceptq_is_full(). */
-	if (s->sk_ack_backlog > s->sk_max_ack_backlog)
-		return WB_DOWN_BACKLOG_FULL;
-	if (s->sk_ack_backlog && wb_longest_wait(listener) > p->stuck_after)
-		return WB_DOWN_STUCK;
-	return WB_REACHABLE;
-}
-
 /*
  * Describe the current process. The group leader speaks for it: io_uring
  * connects from worker threads that carry a name of their own.

@@ -75,37 +75,6 @@ static __always_inline void wb_peer(struct bpf_sock_addr *ctx, struct wb_endpoin
 		wb_hop_dst(wb_newest_hop(s), peer);
 }
 
-SEC("cgroup/getpeername4")
-int wb_getpeername4(struct bpf_sock_addr *ctx)
-{
-	struct wb_endpoint peer = { .port = ctx->user_port };
-
-	peer.addr[2] = bpf_htonl(0xffff);
-	peer.addr[3] = ctx->user_ip4;
-	wb_peer(ctx, &peer);
-	ctx->user_ip4 = peer.addr[3];
-	ctx->user_port = peer.port;
-	return 1;
-}
-
-SEC("cgroup/getpeername6")
-int wb_getpeername6(struct bpf_sock_addr *ctx)
-{
-	struct wb_endpoint peer = { .port = ctx->user_port };
-
-	peer.addr[0] = ctx->user_ip6[0];
-	peer.addr[1] = ctx->user_ip6[1];
-	peer.addr[2] = ctx->user_ip6[2];
-	peer.addr[3] = ctx->user_ip6[3];
-	wb_peer(ctx, &peer);
-	ctx->user_ip6[0] = peer.addr[0];
-	ctx->user_ip6[1] = peer.addr[1];
-	ctx->user_ip6[2] = peer.addr[2];
-	ctx->user_ip6[3] = peer.addr[3];
-	ctx->user_port = peer.port;
-	return 1;
-}
-
 /*
  * The address of a proxy's end, as the proxy would see it behind TPROXY: the
  * one that its client asked for.
@@ -124,21 +93,21 @@ static __always_inline void wb_own_name(struct bpf_sock_addr *ctx, struct wb_end
 	wb_hop_dst(wb_newest_hop(s), name);
 }
 
-SEC("cgroup/getsockname4")
-int wb_getsockname4(struct bpf_sock_addr *ctx)
+typedef void wb_rename(struct bpf_sock_addr *ctx, struct wb_endpoint *name);
+
+static __always_inline int wb_rename4(struct bpf_sock_addr *ctx, wb_rename *rename)
 {
 	struct wb_endpoint name = { .port = ctx->user_port };
 
 	name.addr[2] = bpf_htonl(0xffff);
 	name.addr[3] = ctx->user_ip4;
-	wb_own_name(ctx, &name);
+	rename(ctx, &name);
 	ctx->user_ip4 = name.addr[3];
 	ctx->user_port = name.port;
 	return 1;
 }
 
-SEC("cgroup/getsockname6")
-int wb_getsockname6(struct bpf_sock_addr *ctx)
+static __always_inline int wb_rename6(struct bpf_sock_addr *ctx, wb_rename *rename)
 {
 	struct wb_endpoint name = { .port = ctx->user_port };
 
@@ -146,13 +115,37 @@ int wb_getsockname6(struct bpf_sock_addr *ctx)
 	name.addr[1] = ctx->user_ip6[1];
 	name.addr[2] = ctx->user_ip6[2];
 	name.addr[3] = ctx->user_ip6[3];
-	wb_own_name(ctx, &name);
+	rename(ctx, &name);
 	ctx->user_ip6[0] = name.addr[0];
 	ctx->user_ip6[1] = name.addr[1];
 	ctx->user_ip6[2] = name.addr[2];
 	ctx->user_ip6[3] = name.addr[3];
 	ctx->user_port = name.port;
 	return 1;
+}
+
+SEC("cgroup/getpeername4")
+int wb_getpeername4(struct bpf_sock_addr *ctx)
+{
+	return wb_rename4(ctx, wb_peer);
+}
+
+SEC("cgroup/getpeername6")
+int wb_getpeername6(struct bpf_sock_addr *ctx)
+{
+	return wb_rename6(ctx, wb_peer);
+}
+
+SEC("cgroup/getsockname4")
+int wb_getsockname4(struct bpf_sock_addr *ctx)
+{
+	return wb_rename4(ctx, wb_own_name);
+}
+
+SEC("cgroup/getsockname6")
+int wb_getsockname6(struct bpf_sock_addr *ctx)
+{
+	return wb_rename6(ctx, wb_own_name);
 }
 
 SEC("sockops")

@@ -124,22 +124,21 @@ def half_closed():
     dial()
 
 
-def reused():
-    """The socket that took the records over dials another destination."""
+def dial_again(dst):
+    """On the socket that took the records over."""
     accept()
     sock = socket.socket()
     sock.connect(ORIGIN)
     wb.libc.connect(sock.fileno(), b"\0" * 16, 16)
-    dial(BESIDE, sock)
+    dial(dst, sock)
+
+
+def reused():
+    dial_again(BESIDE)
 
 
 def same_socket():
-    """A socket that took records over keeps them for another try."""
-    accept()
-    sock = socket.socket()
-    sock.connect(ORIGIN)
-    wb.libc.connect(sock.fileno(), b"\0" * 16, 16)
-    dial(ORIGIN, sock)
+    dial_again(ORIGIN)
 
 
 def other_provider():
