@@ -214,7 +214,7 @@ func (d *Daemon) Close() error {
 		errs = append(errs, d.engine.Close())
 	}
 	if d.lock != nil {
-		errs = append(errs, d.lock.Close())
+		errs = append(errs, unlock(d.lock))
 	}
 	return errors.Join(errs...)
 }

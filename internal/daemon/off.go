@@ -70,6 +70,12 @@ func lockRunDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// unlock does so before it closes: a process that is just being started has a
+// copy of every descriptor until it executes its program.
+func unlock(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}
+
 // removeRunFiles removes what daemons keep in their run directory, and the
 // directory if nothing else is in it.
 func removeRunFiles(dir string) (removed bool) {
@@ -115,7 +121,7 @@ func Off(opts Options) (*Removed, error) {
 		if err != nil {
 			return new(Removed), err
 		}
-		defer lock.Close()
+		defer unlock(lock)
 	}
 	done := new(Removed)
 	switch err := engine.Remove(t.State); {

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -59,14 +60,13 @@ func TestBlockOriginalProgram(t *testing.T) {
 	proxy.Kill()
 }
 
+// copyFile copies a program in a process of its own: what another test starts
+// meanwhile would inherit a descriptor of ours that writes, and the program
+// could not be executed while it has that ("text file busy").
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
-	raw, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, raw, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("cp", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v: %s", from, err, out)
 	}
 }
 

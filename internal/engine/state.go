@@ -98,7 +98,11 @@ func checkOwner(dir *os.File) error {
 	return nil
 }
 
-func (s *state) close() error { return s.lock.Close() }
+// close unlocks before it closes: a process that is just being started has a
+// copy of every descriptor until it executes its program.
+func (s *state) close() error {
+	return errors.Join(syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
+}
 
 // checkBPFFS makes sure that dir can hold pins.
 func checkBPFFS(dir string) error {

@@ -131,6 +131,10 @@ func (p *Proxy) handle(ctx context.Context, c *waybill.Conn, urgent *alarm) {
 	c.SetLinger(0)
 
 	e := Event{Conn: c, Start: time.Now()}
+	if e.Err = keepUrgent(c.TCPConn); e.Err != nil {
+		p.report(e)
+		return
+	}
 	upstream := p.forward(ctx, &e)
 	if upstream == nil {
 		p.report(e)
@@ -138,6 +142,7 @@ func (p *Proxy) handle(ctx context.Context, c *waybill.Conn, urgent *alarm) {
 	}
 	defer upstream.Close()
 	upstream.SetLinger(0)
+	keepUrgent(upstream) // can not fail where the client's has not
 	defer urgent.add(c.TCPConn)()
 	defer urgent.add(upstream)()
 	if p.Inspect != nil || p.Report == nil {

@@ -109,15 +109,12 @@ func (a *alarm) control(c *net.TCPConn, f func(epoll, fd int)) {
 func copyUrgent(dst, src *net.TCPConn) error {
 	buf := make([]byte, 32<<10)
 	for {
-		src.SetReadDeadline(time.Time{}) // first: what is urgent from here on interrupts the read again
-		if err := passUrgent(dst, src); err != nil {
-			return err
-		}
-		n, err := src.Read(buf) // to the next urgent byte, which it leaves out
-		if n > 0 {
-			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
-			}
+		src.SetReadDeadline(time.Time{}) // first: an alarm from here on interrupts the read again
+		n, urgent, err := readPart(src, buf)
+		if urgent {
+			err = sendUrgent(dst, buf[0])
+		} else if n > 0 {
+			_, err = dst.Write(buf[:n])
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -128,31 +125,64 @@ func copyUrgent(dst, src *net.TCPConn) error {
 	}
 }
 
-// passUrgent passes an urgent byte on if it is the next one.
-func passUrgent(dst, src *net.TCPConn) error {
-	from, err := src.SyscallConn()
+// keepUrgent leaves urgent bytes in the stream, where a read can not drop them.
+func keepUrgent(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	to, err := dst.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var b [1]byte
-	urgent := false
-	err = from.Control(func(fd uintptr) {
-		if next, err := unix.IoctlGetInt(int(fd), unix.SIOCATMARK); err != nil || next == 0 {
-			return
-		}
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_OOB)
-		urgent = n == 1 && err == nil // or it is still on its way, or was passed on before
+	var setErr error
+	err = raw.Control(func(fd uintptr) {
+		setErr = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1))
 	})
-	if err != nil || !urgent {
+	return errors.Join(err, setErr)
+}
+
+// readPart reads up to the next urgent byte, or that byte alone. The kernel may
+// learn of one at any time, but never later than the byte itself comes: so only
+// when the next byte is known to be there is the answer to "is it urgent" final.
+func readPart(src *net.TCPConn, buf []byte) (n int, urgent bool, err error) {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return 0, false, err
+	}
+	var readErr error
+	err = raw.Read(func(fd uintptr) (done bool) {
+		n, _, readErr = unix.Recvfrom(int(fd), buf[:1], unix.MSG_PEEK)
+		if readErr != nil || n == 0 {
+			return readErr != unix.EAGAIN
+		}
+		part := buf
+		if urgent = atMark(int(fd)); urgent {
+			part = buf[:1]
+		}
+		n, readErr = unix.Read(int(fd), part)
+		return true
+	})
+	switch {
+	case err != nil:
+		return 0, false, err
+	case readErr != nil:
+		return 0, false, os.NewSyscallError("read", readErr)
+	case n == 0:
+		return 0, false, io.EOF
+	}
+	return n, urgent, nil
+}
+
+func atMark(fd int) bool {
+	mark, err := unix.IoctlGetInt(fd, unix.SIOCATMARK) // fails for no connected socket
+	return err == nil && mark != 0
+}
+
+func sendUrgent(dst *net.TCPConn, b byte) error {
+	raw, err := dst.SyscallConn()
+	if err != nil {
 		return err
 	}
 	var sendErr error
-	err = to.Write(func(fd uintptr) (done bool) {
-		_, sendErr = unix.SendmsgN(int(fd), b[:], nil, nil, unix.MSG_OOB|unix.MSG_NOSIGNAL)
+	err = raw.Write(func(fd uintptr) (done bool) {
+		_, sendErr = unix.SendmsgN(int(fd), []byte{b}, nil, nil, unix.MSG_OOB|unix.MSG_NOSIGNAL)
 		return sendErr != unix.EAGAIN
 	})
 	return errors.Join(err, sendErr)

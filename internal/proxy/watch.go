@@ -31,9 +31,11 @@ func (w *watch) relay(upstream *net.TCPConn) {
 // goroutine goes on.
 func (w *watch) passFirst(dst, src *net.TCPConn, keep func(first []byte)) error {
 	first := make([]byte, firstBytes)
-	n, err := src.Read(first)
+	n, urgent, err := readPart(src, first)
 	keep(first[:n])
-	if n > 0 {
+	if urgent {
+		err = sendUrgent(dst, first[0])
+	} else if n > 0 {
 		_, err = dst.Write(first[:n])
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
