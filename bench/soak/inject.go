@@ -135,7 +135,7 @@ func (in *injector) reload(f fault) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := writePolicy(f.Amount, in.scene.parkingPath()); err != nil {
+	if err := in.scene.writePolicy(f.Amount); err != nil {
 		return "", err
 	}
 	if err := in.daemon.signal(syscall.SIGHUP); err != nil {
@@ -203,7 +203,7 @@ func (in *injector) starveProxy(ctx context.Context, f fault, pid int) (string, 
 	if in.scene.pid(f.Target) != pid {
 		return fmt.Sprintf("%d KB more; it died", more>>10), err
 	}
-	return fmt.Sprintf("%d KB more", more>>10), errors.Join(err, m.move(memoryState, pid))
+	return fmt.Sprintf("%d KB more", more>>10), errors.Join(err, m.move(memoryProxies, pid))
 }
 
 const noMemoryController = "not done: no memory controller of cgroup v1"
@@ -216,13 +216,8 @@ func (in *injector) starveState(ctx context.Context, f fault) (note string, err 
 	if !m.available() {
 		return noMemoryController, nil
 	}
-	for _, name := range chain {
-		if pid := in.scene.pid(name); pid != 0 {
-			err = errors.Join(err, m.move(memoryStarved, pid))
-		}
-	}
 	more := f.Amount % (64 << 10)
-	if err = errors.Join(err, m.allow(memoryState, more)); err == nil {
+	if err = m.allow(memoryState, more); err == nil {
 		sleep(ctx, f.For)
 	}
 	refused, rerr := m.read(memoryState, "memory.failcnt")

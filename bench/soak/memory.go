@@ -18,8 +18,9 @@ import (
 // is where a hybrid host has it.
 //
 //	waybill-soak-PID/
-//	├── state/    the daemon, what it starts, and what its maps allocate
-//	└── starved/  a proxy, for a while
+//	├── state/    the daemon, and what its maps allocate
+//	├── proxies/  the proxies
+//	└── starved/  one of them, for a while
 //
 // A process that moves takes nothing with it: the new cgroup pays for what it
 // allocates from then on.
@@ -27,6 +28,7 @@ type memory struct{ root *cgroup.Temporary } // nil: this host has no such contr
 
 const (
 	memoryState   = "state"
+	memoryProxies = "proxies"
 	memoryStarved = "starved"
 )
 
@@ -40,7 +42,7 @@ func newMemory() (*memory, error) {
 		return nil, err
 	}
 	m := &memory{root}
-	for _, name := range []string{memoryState, memoryStarved} {
+	for _, name := range []string{memoryState, memoryProxies, memoryStarved} {
 		if err := os.Mkdir(m.dir(name), 0o755); err != nil {
 			return nil, errors.Join(err, m.close())
 		}

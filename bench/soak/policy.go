@@ -29,7 +29,7 @@ var (
 
 // policyText is one of many policies that treat the soak's flows alike.
 // parkingCgroup is a path in the hierarchy.
-func policyText(variant int, parkingCgroup string) string {
+func (s *scene) policyText(variant int) string {
 	var b strings.Builder
 	b.WriteString("version: 1\nproviders:\n")
 	for i, name := range chain {
@@ -38,9 +38,9 @@ func policyText(variant int, parkingCgroup string) string {
 			emulate = ", emulate: tproxy" // HAProxy asks for no SO_ORIGINAL_DST of IPv6
 		}
 		fmt.Fprintf(&b, "  - {name: %s, weight: %d, proxy: {listen: %q, listen6: %q}, processes: {exec: [/bin/sh, -c, %q]}%s}\n",
-			name, 300-100*i, listen4(name), listen6(name), proxyCommand(name), emulate)
+			name, 300-100*i, listen4(name), listen6(name), s.proxyCommand(name), emulate)
 	}
-	fmt.Fprintf(&b, "  - {name: %s, weight: 400, proxy: {listen: %q}, processes: {cgroup: %s}}\n", parking, listen4(parking), parkingCgroup)
+	fmt.Fprintf(&b, "  - {name: %s, weight: 400, proxy: {listen: %q}, processes: {cgroup: %s}}\n", parking, listen4(parking), s.parkingPath())
 	b.WriteString("filters:\n")
 	ports := fmt.Sprintf("%d-%d", originPorts[0], originPorts[len(originPorts)-1])
 	for _, name := range chain {
@@ -57,12 +57,14 @@ func policyText(variant int, parkingCgroup string) string {
 	return b.String()
 }
 
-// proxyCommand is a proxy that prints nothing of each connection.
-func proxyCommand(name string) string {
+// proxyCommand is a proxy that prints nothing of each connection. It leaves the
+// daemon's memory cgroup: that may be starved while a proxy comes back.
+func (s *scene) proxyCommand(name string) string {
+	join := s.memory.join(memoryProxies)
 	if name == unaware {
-		return "exec haproxy -db -f " + haproxyPath + " >/dev/null"
+		return join + "exec haproxy -db -f " + haproxyPath + " >/dev/null"
 	}
-	return "exec " + waybillPath + " inspect-proxy " + listen4(name) + " " + listen6(name) + " >/dev/null"
+	return join + "exec " + waybillPath + " inspect-proxy " + listen4(name) + " " + listen6(name) + " >/dev/null"
 }
 
 // As in the preset, but for the log.
@@ -84,13 +86,13 @@ backend origin
     server origin 0.0.0.0:0
 `
 
-func writeConfigs(parkingCgroup string) error {
+func (s *scene) writeConfigs() error {
 	if err := os.WriteFile(haproxyPath, fmt.Appendf(nil, haproxyConfig, listen4(unaware), listen6(unaware)), 0o644); err != nil {
 		return err
 	}
-	return writePolicy(0, parkingCgroup)
+	return s.writePolicy(0)
 }
 
-func writePolicy(variant int, parkingCgroup string) error {
-	return os.WriteFile(policyPath, []byte(policyText(variant, parkingCgroup)), 0o644)
+func (s *scene) writePolicy(variant int) error {
+	return os.WriteFile(policyPath, []byte(s.policyText(variant)), 0o644)
 }

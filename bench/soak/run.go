@@ -71,7 +71,7 @@ func (r *runner) all(ctx context.Context, plan []fault) error {
 
 // setUp starts everything, warms it up, and notes how things are.
 func (r *runner) setUp(ctx context.Context) (err error) {
-	if err := writeConfigs(r.scene.parkingPath()); err != nil {
+	if err := r.scene.writeConfigs(); err != nil {
 		return err
 	}
 	if err := r.scene.inside(func() error { r.origin, err = startOrigin(); return err }); err != nil {
