@@ -347,6 +347,7 @@ enum wb_counter {
 	WB_SET_FORGED,            /* SET refused: the seal is wrong */
 	WB_SET_CONNECTED,         /* SET refused: the socket is connected or connecting */
 	WB_SET_SOCKET_TYPE,       /* SET refused: not a TCP socket */
+	WB_SET_NO_MEMORY,         /* SET refused: no memory for the socket's records */
 	WB_EVENTS_LOST,           /* events that found no room in the ring */
 	WB_COUNTERS,
 };

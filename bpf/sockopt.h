@@ -295,8 +295,10 @@ static __always_inline int wb_set_records(struct bpf_sockopt *ctx)
 	}
 	if (!s)
 		s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!s)
+	if (!s) {
+		wb_count(WB_SET_NO_MEMORY);
 		return -ENOMEM;
+	}
 	/* The size again, fresh from the context: with what the verifier knows of it by now it would walk every length twice. */
 	wb_read_blob(&s->records, in, end, *(volatile __s32 *)&ctx->optlen);
 	s->carried = s->records.n_hops;

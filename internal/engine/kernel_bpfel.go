@@ -85,8 +85,9 @@ const (
 	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 30
 	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 31
 	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 32
-	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 33
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 34
+	kernelWbCounterWB_SET_NO_MEMORY         kernelWbCounter = 33
+	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 34
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 35
 )
 
 type kernelWbDimension uint32

@@ -49,6 +49,7 @@ var counterNames = [...]string{
 	kernelWbCounterWB_SET_FORGED:            "set_forged",
 	kernelWbCounterWB_SET_CONNECTED:         "set_connected",
 	kernelWbCounterWB_SET_SOCKET_TYPE:       "set_socket_type",
+	kernelWbCounterWB_SET_NO_MEMORY:         "set_no_memory",
 	kernelWbCounterWB_EVENTS_LOST:           "events_lost",
 }
 

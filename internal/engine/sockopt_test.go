@@ -33,7 +33,7 @@ func TestSocketOptions(t *testing.T) {
 		t.Errorf("%d rows: the table was not run to its end", rows)
 	}
 	c := counters(t, e)
-	for _, name := range []string{"set", "set_denied", "set_malformed", "set_forged", "set_connected", "set_socket_type", "queried"} {
+	for _, name := range []string{"set", "set_denied", "set_malformed", "set_forged", "set_connected", "set_socket_type", "set_no_memory", "queried"} {
 		if c[name] == 0 {
 			t.Errorf("counter %s is 0", name)
 		}

@@ -17,7 +17,6 @@ import wb
 OUTSIDE, OUTSIDE6, PORT = "192.0.2.1", "2001:db8::1", 8080
 IPPROTO_MPTCP = 262
 SO_BINDTODEVICE = 25
-TCP_MD5SIG = 14
 IP_OPTIONS = 4
 
 
@@ -87,25 +86,9 @@ def bound_to_device():
     return reach(sock, ("192.0.2.66", PORT))
 
 
-def sign(sock, peer):
-    """Sign what goes to a peer, and drop what comes from it unsigned: TCP-MD5."""
-    address = struct.pack("=HH4s120x", socket.AF_INET, 0, peer)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, address + struct.pack("=BBHI80s", 0, 0, 1, 0, b"k"))
-
-
-def fill_option_memory(sock):
-    """Use up what the kernel lets the options of one socket take: with keys for peers that do not exist."""
-    for i in range(100000):
-        try:
-            sign(sock, struct.pack("!I", 0x0A000000 + i))
-        except OSError as e:
-            return e.errno
-    return 0
-
-
 def without_option_memory():
     sock = tcp()
-    assert fill_option_memory(sock) in (errno.ENOMEM, errno.ENOBUFS)
+    assert wb.fill_option_memory(sock) in (errno.ENOMEM, errno.ENOBUFS)
     return reach(sock, (OUTSIDE, PORT))
 
 
@@ -113,7 +96,7 @@ def unanswered():
     """Connections in mid-handshake: signed, so that the proxy's end drops the SYN."""
     socks = [tcp() for _ in range(int(sys.argv[2]))]
     for sock in socks:
-        sign(sock, socket.inet_aton("127.0.0.1"))
+        wb.sign(sock, socket.inet_aton("127.0.0.1"))
         sock.setblocking(False)
         sock.connect_ex((OUTSIDE, PORT))
     return socks

@@ -101,6 +101,9 @@ def bad_blobs():
                 if wb.set_errno(sock, bytes(altered)) == 0:
                     row(f"set a blob with bit {bit} of byte {byte} altered", "EINVAL", 0)
         row("set a valid blob after all that", "ok", wb.set_errno(sock, blob))
+    with tcp() as sock:
+        wb.fill_option_memory(sock)
+        row("set on a socket without option memory", "ENOMEM", wb.set_errno(sock, blob))
 
 
 def wrong_moment(conn):

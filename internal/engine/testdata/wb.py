@@ -12,6 +12,7 @@ SOL_WAYBILL = 0x5742
 RECORDS, CONTEXT, ORIGINAL_DST, ORIGIN, STATE = 1, 2, 3, 4, 5
 RECORDS_MAX = 1024
 SO_ORIGINAL_DST = 80
+TCP_MD5SIG = 14
 NOBODY = 65534
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -146,3 +147,19 @@ def fill_backlog(address):
 def wait_for(pid):
     """Until a child of fork_into has ended, as it should."""
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def sign(sock, peer):
+    """Sign what goes to a peer, and drop what comes from it unsigned: TCP-MD5."""
+    address = struct.pack("=HH4s120x", socket.AF_INET, 0, peer)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, address + struct.pack("=BBHI80s", 0, 0, 1, 0, b"k"))
+
+
+def fill_option_memory(sock):
+    """Use up what the kernel lets the options of one socket take: with keys for peers that do not exist."""
+    for i in range(100000):
+        try:
+            sign(sock, struct.pack("!I", 0x0A000000 + i))
+        except OSError as e:
+            return e.errno
+    return 0
