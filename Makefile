@@ -98,7 +98,6 @@ lint:
 	GOOS=windows go vet .
 	GOARCH=arm64 go vet ./...
 	go vet -tags kernels ./internal/engine
-	go vet -tags soak ./bench/soak
 	go vet -tags transparency ./internal/transparency
 	@# A program of its own, because GOOS would apply to "go tool" as well.
 	go build -modfile=tools.mod -o bin/staticcheck honnef.co/go/tools/cmd/staticcheck
