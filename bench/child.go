@@ -124,7 +124,7 @@ func dropPrivileges() error {
 // makePeer fills the worker's network namespace, which the bench has just
 // made for it. The acceptor ends with the worker: it holds its pipe.
 func (c *child) makePeer(acceptorCPU int) (uint16, error) {
-	if err := loopbackUp(); err != nil {
+	if err := setUpLoopback(); err != nil {
 		return 0, err
 	}
 	acceptor, err := start(commandFor(context.Background(), roleAcceptor, acceptorCPU), "nft acceptor")

@@ -53,7 +53,7 @@ func (s *scene) bareTurn(ctx context.Context, r results, turn, calls int, attach
 		defer func() { err = errors.Join(err, empty.Close()) }()
 	}
 	time.Sleep(settle) // the kernel has patched its own code
-	v := connectTo(name, s.direct, s.originPort)
+	v := connectTo(name, s.direct, local(s.originPort))
 	v.section = sectionElsewhere
 	return r.turn(ctx, []variant{v}, turn, calls)
 }

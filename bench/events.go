@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"runtime"
 
@@ -21,14 +22,14 @@ func (s *scene) events(ctx context.Context, e *engine.Engine, r results, round, 
 	}
 	turns := []func(turn int) error{
 		func(turn int) error {
-			return r.turn(ctx, []variant{s.eventVariant(nameDirect, s.direct, s.originPort)}, turn, calls/turnsPerRound)
+			return r.turn(ctx, []variant{s.eventVariant(nameDirect, s.direct, local(s.originPort))}, turn, calls/turnsPerRound)
 		},
 		func(turn int) error {
-			return r.turn(ctx, []variant{s.eventVariant(nameUnread, s.app, unservedPort)}, turn, calls/turnsPerRound)
+			return r.turn(ctx, []variant{s.eventVariant(nameUnread, s.app, unserved)}, turn, calls/turnsPerRound)
 		},
 		func(turn int) error {
 			return s.whileRead(e, func() error {
-				return r.turn(ctx, []variant{s.eventVariant(nameRead, s.app, unservedPort)}, turn, calls/turnsPerRound)
+				return r.turn(ctx, []variant{s.eventVariant(nameRead, s.app, unserved)}, turn, calls/turnsPerRound)
 			})
 		},
 	}
@@ -42,8 +43,8 @@ func (s *scene) events(ctx context.Context, e *engine.Engine, r results, round, 
 	return nil
 }
 
-func (s *scene) eventVariant(name string, w *worker, port uint16) variant {
-	v := connectTo(name, w, port)
+func (s *scene) eventVariant(name string, w *worker, to netip.AddrPort) variant {
+	v := connectTo(name, w, to)
 	v.section = sectionEvents
 	return v
 }

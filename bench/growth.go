@@ -139,7 +139,7 @@ var measures = []string{measureStray, measurePass, measureRedirect, measureAny}
 
 // growthVariants are what takes turns in one section: the sizes, and no hook.
 func (s *scene) growthVariants(measure string, k kind) []variant {
-	direct := connectTo(nameDirect, s.direct, s.originPort)
+	direct := connectTo(nameDirect, s.direct, local(s.originPort))
 	direct.section = k.section(measure)
 	if measure == measureStray {
 		direct.order = order{Op: opStray, To: []netip.AddrPort{k.stray}}

@@ -26,14 +26,8 @@ const (
 	mixedUsers     = 500
 )
 
-var (
-	loopbacks = netip.MustParsePrefix("127.0.0.0/8")
-	nowhere   = netip.MustParsePrefix("192.0.2.0/24") // our network namespace has routes to loopback alone
-	stray     = netip.MustParseAddrPort("192.0.2.1:80")
-)
-
 var kinds = []kind{
-	{name: "destinations", filter: byDestination, anyOf: destinationOf, stray: netip.MustParseAddrPort("198.18.0.7:80")},
+	{name: "destinations", filter: byDestination, anyOf: destinationOf, stray: stray},
 	{name: "ports", filter: byPort, anyOf: portOf, stray: netip.AddrPortFrom(stray.Addr(), firstPort(1)+2)},
 	{name: "programs", filter: byProgram, stray: stray},
 	{name: "mixed", filter: byEverything, stray: stray},
@@ -68,11 +62,11 @@ func (s *size) isLast(i int) bool { return i == s.filters-1 }
 
 // decides makes a filter want one port alone.
 func decides(f policy.Filter) policy.Filter {
-	f.Ports = []policy.PortRange{policy.Port(unservedPort)}
+	f.Ports = []policy.PortRange{policy.Port(unserved.Port())}
 	return f
 }
 
-// byDestination: half of the addresses are on loopback, and can be redirected.
+// byDestination: half of the addresses are ours, and can be redirected.
 // The others, of which one in five is a /16, surround that of the stray.
 func byDestination(_ *size, i int) policy.Filter {
 	prefix := netip.PrefixFrom(destinationOf(i).Addr(), 32)
@@ -87,14 +81,14 @@ func byDestination(_ *size, i int) policy.Filter {
 
 // destinationOf: of the odd filters.
 func destinationOf(i int) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), unservedPort)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)}), unserved.Port())
 }
 
 // byPort leaves one port in three to nobody, and those from 32768 on, of which
 // the kernel gives our listeners theirs.
 func byPort(_ *size, i int) policy.Filter {
 	first := firstPort(i)
-	f := policy.Filter{Destination: []netip.Prefix{loopbacks, nowhere}, Ports: []policy.PortRange{policy.Port(first)}}
+	f := policy.Filter{Destination: everywhere, Ports: []policy.PortRange{policy.Port(first)}}
 	if i%4 == 0 {
 		f.Ports[0].Last++
 	}
@@ -103,10 +97,10 @@ func byPort(_ *size, i int) policy.Filter {
 
 func firstPort(i int) uint16 { return uint16(3 * i) }
 
-func portOf(i int) netip.AddrPort { return local(firstPort(i)) }
+func portOf(i int) netip.AddrPort { return netip.AddrPortFrom(unserved.Addr(), firstPort(i)) }
 
 func byProgram(s *size, i int) policy.Filter {
-	f := policy.Filter{Destination: []netip.Prefix{loopbacks, nowhere}, Programs: []string{s.programs[i]}}
+	f := policy.Filter{Destination: everywhere, Programs: []string{s.programs[i]}}
 	if s.isLast(i) {
 		f.Programs = []string{ownProgram}
 		return decides(f)
@@ -118,7 +112,7 @@ func byProgram(s *size, i int) policy.Filter {
 func byEverything(s *size, i int) policy.Filter {
 	if s.isLast(i) {
 		return decides(policy.Filter{
-			Destination: []netip.Prefix{loopbacks, nowhere},
+			Destination: everywhere,
 			Programs:    []string{ownProgram},
 			Users:       []string{"0"},
 			Cgroups:     []string{s.appDir()},
@@ -135,7 +129,7 @@ func byEverything(s *size, i int) policy.Filter {
 }
 
 func byUser(s *size, i int) policy.Filter {
-	f := policy.Filter{Destination: []netip.Prefix{loopbacks, nowhere}, Users: []string{otherUser(i)}}
+	f := policy.Filter{Destination: everywhere, Users: []string{otherUser(i)}}
 	if s.isLast(i) {
 		f.Users = []string{"0"}
 		return decides(f)
@@ -163,7 +157,7 @@ func excluded(s *size, i int) policy.Filter {
 	}
 	owner := func(i int) int { return 1 + i*(policy.MaxProviders-1)/s.filters }
 	if owner(i) != owner(i-1) {
-		f = policy.Filter{Destination: []netip.Prefix{loopbacks, nowhere}, States: []policy.State{policy.RedirectedByOther}}
+		f = policy.Filter{Destination: everywhere, States: []policy.State{policy.RedirectedByOther}}
 	}
 	f.Provider = providerName(owner(i))
 	return f
@@ -181,7 +175,7 @@ func (s *size) otherCgroup(i int) string { return filepath.Join(s.dir, "other", 
 // last is a destination of the last of n filters.
 func (k kind) last(n int) netip.AddrPort {
 	if k.anyOf == nil {
-		return local(unservedPort)
+		return unserved
 	}
 	return k.anyOf(n - 1)
 }

@@ -103,7 +103,7 @@ func enterNamespace() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("make a network namespace: %w", err)
 	}
-	return loopbackUp()
+	return setUpLoopback()
 }
 
 // measure sets the scene, lets every variant have its turns, and works out

@@ -8,17 +8,12 @@ import (
 	"github.com/waybill-net/waybill/internal/policy"
 )
 
-func local(port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4(loopback), port)
-}
-
-// unserved selects the destination that is redirected. Loopback is redirected
-// only if a prefix in that space names it.
-func unserved(provider string) policy.Filter {
+// toUnserved selects the destination that is redirected.
+func toUnserved(provider string) policy.Filter {
 	return policy.Filter{
 		Provider:    provider,
-		Destination: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(loopback), 32)},
-		Ports:       []policy.PortRange{policy.Port(unservedPort)},
+		Destination: []netip.Prefix{netip.PrefixFrom(unserved.Addr(), 32)},
+		Ports:       []policy.PortRange{policy.Port(unserved.Port())},
 	}
 }
 
@@ -26,7 +21,7 @@ func unserved(provider string) policy.Filter {
 func (s *scene) smallPolicy() policy.Policy {
 	return policy.Policy{
 		Providers: []policy.Provider{{Name: providerName(0), Listen: local(s.proxyPort), Cgroup: s.provider(0)}},
-		Filters:   []policy.Filter{unserved(providerName(0))},
+		Filters:   []policy.Filter{toUnserved(providerName(0))},
 	}
 }
 
@@ -54,7 +49,7 @@ func (s *scene) chainPolicy() policy.Policy {
 		p.Providers = append(p.Providers, policy.Provider{
 			Name: providerName(i), Listen: local(s.proxyPorts[i]), Cgroup: s.provider(i),
 		})
-		p.Filters = append(p.Filters, unserved(providerName(i)))
+		p.Filters = append(p.Filters, toUnserved(providerName(i)))
 	}
 	return p
 }

@@ -7,20 +7,13 @@ import "net/netip"
 // What the bench and its workers say to each other: one JSON object per line,
 // an order to the worker's standard input and its reply from standard output.
 
-// Destinations that nobody serves, in namespaces of our own: a connection
-// there is refused unless it is redirected, so none goes wrong unseen.
-const (
-	unservedPort = 9
-	heldPort     = 10 // in nft's namespace: to the worker itself, not to the acceptor
-)
-
 const (
 	opDrop    = "drop"    // give up all privileges
 	opListen  = "listen"  // and answer the port
 	opNft     = "nft"     // make a namespace with an nft redirect and answer its acceptor's port
 	opConnect = "connect" // time N times socket(), connect(), close(), with To in turn
 	opStray   = "stray"   // time N times a connect() that finds no route to To[0]
-	opDial    = "dial"    // connect, with records if there are any, and keep the socket
+	opDial    = "dial"    // connect to To[0], with records if there are any, and keep the socket
 	opAccept  = "accept"  // keep the next accepted socket and answer its records
 	opSet     = "set"     // time N times setsockopt() of Option, each on a fresh socket
 	opGet     = "get"     // time N times getsockopt() of Option on the socket kept last
@@ -29,7 +22,6 @@ const (
 
 type order struct {
 	Op      string
-	Port    uint16
 	To      []netip.AddrPort
 	N       int
 	CPU     int // opNft: for the acceptor

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 
 	"github.com/waybill-net/waybill/internal/engine"
 )
@@ -77,7 +78,7 @@ func (s *scene) makeChain(e *engine.Engine) ([][]byte, error) {
 	var chain [][]byte
 	from, records := s.app, []byte(nil)
 	for i, to := range s.proxies {
-		if _, err := from.do(order{Op: opDial, Port: unservedPort, Records: records}); err != nil {
+		if _, err := from.do(order{Op: opDial, To: []netip.AddrPort{unserved}, Records: records}); err != nil {
 			return nil, err
 		}
 		r, err := to.do(order{Op: opAccept})

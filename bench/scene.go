@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -186,7 +187,7 @@ func (s *scene) connectToSelf() error {
 		if err != nil {
 			return err
 		}
-		if err := pass(w, order{Op: opDial, Port: r.Port}, w); err != nil {
+		if err := pass(w, order{Op: opDial, To: []netip.AddrPort{local(r.Port)}}, w); err != nil {
 			return err
 		}
 	}
@@ -233,5 +234,5 @@ func (s *scene) addNft() error {
 	if _, err := w.do(order{Op: opDrop}); err != nil {
 		return err
 	}
-	return pass(w, order{Op: opDial, Port: heldPort}, w)
+	return pass(w, order{Op: opDial, To: []netip.AddrPort{held}}, w)
 }

@@ -17,15 +17,13 @@ import (
 // backlog holds a whole batch, should the acceptor not get to run.
 const backlog = 4096
 
-var loopback = [4]byte{127, 0, 0, 1}
-
 // listen opens a listener on a port of the kernel's choice.
 func listen(flags int) (fd int, port uint16, err error) {
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|flags, 0)
 	if err != nil {
 		return -1, 0, fmt.Errorf("open listener: %w", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback.As4()}); err != nil {
 		return -1, 0, fmt.Errorf("bind listener: %w", err)
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
@@ -84,8 +82,9 @@ func (c *child) dial(o order) error {
 			return fmt.Errorf("set %d bytes of records: %w", len(o.Records), err)
 		}
 	}
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: loopback, Port: int(o.Port)}); err != nil {
-		return fmt.Errorf("connect to port %d: %w", o.Port, err)
+	to := o.To[0]
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}); err != nil {
+		return fmt.Errorf("connect to %s: %w", to, err)
 	}
 	return nil
 }

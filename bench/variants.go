@@ -93,8 +93,8 @@ func (v variant) run(calls int) (reply, error) {
 	return v.worker.do(o)
 }
 
-func connectTo(name string, w *worker, port uint16) variant {
-	return variant{section: sectionConnect, name: name, worker: w, order: order{Op: opConnect, To: []netip.AddrPort{local(port)}}}
+func connectTo(name string, w *worker, to netip.AddrPort) variant {
+	return variant{section: sectionConnect, name: name, worker: w, order: order{Op: opConnect, To: []netip.AddrPort{to}}}
 }
 
 func set(name string, w *worker, o option) variant {
@@ -123,22 +123,22 @@ func (s *scene) phases(records [][]byte) []phase {
 
 func (s *scene) small() []variant {
 	variants := []variant{
-		connectTo(nameDirect, s.direct, s.originPort),
-		connectTo(nameAgain, s.again, s.originPort),
-		connectTo(nameEmpty, s.empty, s.originPort),
-		connectTo(nameAttached, s.app, s.originPort),
-		connectTo(nameRedirected, s.app, unservedPort),
+		connectTo(nameDirect, s.direct, local(s.originPort)),
+		connectTo(nameAgain, s.again, local(s.originPort)),
+		connectTo(nameEmpty, s.empty, local(s.originPort)),
+		connectTo(nameAttached, s.app, local(s.originPort)),
+		connectTo(nameRedirected, s.app, unserved),
 	}
 	if s.nft != nil {
 		variants = append(variants,
-			connectTo(nameNftPass, s.nft, s.nftPort),
-			connectTo(nameNft, s.nft, unservedPort))
+			connectTo(nameNftPass, s.nft, local(s.nftPort)),
+			connectTo(nameNft, s.nft, unserved))
 	}
 	return variants
 }
 
 func (s *scene) full() []variant {
-	return []variant{connectTo(nameFull, s.app, s.originPort)}
+	return []variant{connectTo(nameFull, s.app, local(s.originPort))}
 }
 
 // chain uses that the proxy at place i has an accepted socket with i+1 hops.
