@@ -12,7 +12,7 @@ import "net/netip"
 var (
 	loopback = netip.MustParseAddr("127.0.0.1")
 	unserved = netip.MustParseAddrPort("198.19.255.1:9")
-	held     = netip.MustParseAddrPort("198.19.255.1:10") // in nft's namespace: to the worker itself, not to the acceptor
+	held     = netip.MustParseAddrPort("198.19.255.1:10") // by a worker that keeps what it accepts
 	stray    = netip.MustParseAddrPort("198.18.0.7:80")   // without a route
 )
 

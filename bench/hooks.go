@@ -40,19 +40,19 @@ type hookTime struct {
 // the kernel says what is attached to our scope.
 type hook struct {
 	name    string
-	section string // the calls that run it
+	op      string // of the calls that run it
 	kind    ebpf.ProgramType
 	attach  ebpf.AttachType
 	program *ebpf.Program
 }
 
 // The bench's own SO_LINGER runs setsockopt once per connection, and untimed:
-// it is not among the hooks of sectionConnect.
+// it is not among the hooks of opConnect.
 var measuredHooks = []hook{
-	{name: "connect4", section: sectionConnect, kind: ebpf.CGroupSockAddr, attach: ebpf.AttachCGroupInet4Connect},
-	{name: "sockops", section: sectionConnect, kind: ebpf.SockOps, attach: ebpf.AttachCGroupSockOps},
-	{name: "setsockopt", section: sectionSet, kind: ebpf.CGroupSockopt, attach: ebpf.AttachCGroupSetsockopt},
-	{name: "getsockopt", section: sectionGet, kind: ebpf.CGroupSockopt, attach: ebpf.AttachCGroupGetsockopt},
+	{name: "connect4", op: opConnect, kind: ebpf.CGroupSockAddr, attach: ebpf.AttachCGroupInet4Connect},
+	{name: "sockops", op: opConnect, kind: ebpf.SockOps, attach: ebpf.AttachCGroupSockOps},
+	{name: "setsockopt", op: opSet, kind: ebpf.CGroupSockopt, attach: ebpf.AttachCGroupSetsockopt},
+	{name: "getsockopt", op: opGet, kind: ebpf.CGroupSockopt, attach: ebpf.AttachCGroupGetsockopt},
 }
 
 // hooks measures how long the programs themselves run. It has a phase of its
@@ -63,7 +63,7 @@ func (s *scene) hooks(ctx context.Context, calls int) (times []hookTime, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	records, err := s.makeChain(e)
+	f, err := s.makeFlows(e)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (s *scene) hooks(ctx context.Context, calls int) (times []hookTime, err err
 	if err != nil {
 		return nil, err
 	}
-	for _, phase := range s.phases(records) {
+	for _, phase := range s.phases(f) {
 		if err := e.Apply(phase.policy); err != nil {
 			return nil, err
 		}
@@ -166,7 +166,7 @@ func timesOf(ctx context.Context, hooks []hook, v variant, calls int) ([]hookTim
 	made := float64(calls + warmUp)
 	for i, h := range hooks {
 		runs := float64(after[i].RunCount - before[i].RunCount)
-		if h.section != v.section || runs == 0 {
+		if h.op != v.order.Op || runs == 0 {
 			continue
 		}
 		took := nanoseconds(after[i].Runtime - before[i].Runtime)

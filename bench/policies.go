@@ -8,21 +8,28 @@ import (
 	"github.com/waybill-net/waybill/internal/policy"
 )
 
-// toUnserved selects the destination that is redirected.
-func toUnserved(provider string) policy.Filter {
+// only selects one destination.
+func only(to netip.AddrPort, provider string) policy.Filter {
 	return policy.Filter{
 		Provider:    provider,
-		Destination: []netip.Prefix{netip.PrefixFrom(unserved.Addr(), 32)},
-		Ports:       []policy.PortRange{policy.Port(unserved.Port())},
+		Destination: []netip.Prefix{netip.PrefixFrom(to.Addr(), 32)},
+		Ports:       []policy.PortRange{policy.Port(to.Port())},
 	}
 }
 
-// smallPolicy has one provider and one filter.
-func (s *scene) smallPolicy() policy.Policy {
+// onePolicy has one provider, which listens on a port in the first cgroup, and
+// one filter.
+func (s *scene) onePolicy(to netip.AddrPort, port uint16) policy.Policy {
 	return policy.Policy{
-		Providers: []policy.Provider{{Name: providerName(0), Listen: local(s.proxyPort), Cgroup: s.provider(0)}},
-		Filters:   []policy.Filter{toUnserved(providerName(0))},
+		Providers: []policy.Provider{{Name: providerName(0), Listen: local(port), Cgroup: s.provider(0)}},
+		Filters:   []policy.Filter{only(to, providerName(0))},
 	}
+}
+
+func (s *scene) smallPolicy() policy.Policy { return s.onePolicy(unserved, s.proxyPort) }
+
+func (s *scene) forwardedPolicy() policy.Policy {
+	return s.onePolicy(local(s.forwardedPort), s.proxyPorts[0])
 }
 
 // fullPolicy has as many providers and filters as there can be, none of which
@@ -49,7 +56,7 @@ func (s *scene) chainPolicy() policy.Policy {
 		p.Providers = append(p.Providers, policy.Provider{
 			Name: providerName(i), Listen: local(s.proxyPorts[i]), Cgroup: s.provider(i),
 		})
-		p.Filters = append(p.Filters, toUnserved(providerName(i)))
+		p.Filters = append(p.Filters, only(unserved, providerName(i)))
 	}
 	return p
 }

@@ -75,6 +75,7 @@ var goals = map[key]goal{
 	{sectionConnect, nameAttached}:   passGoal,
 	{sectionConnect, nameFull}:       passGoal,
 	{sectionConnect, nameRedirected}: redirectGoal,
+	{sectionSet, nameLate}:           optionGoal,
 	{sectionSet, nameRecords(1)}:     optionGoal,
 	{sectionSet, nameRecords(2)}:     optionGoal,
 	{sectionSet, nameRecords(8)}:     optionGoal,
@@ -104,11 +105,15 @@ var layout = []struct {
 	{sectionConnect, "connect() to a listener on loopback, with hooks attached; direct is outside the scope", connectRows},
 	{sectionCycle, "socket(), connect() and close() together", connectRows},
 	{
+		sectionForwarded, "connect() of a proxy that sets no records, to go on with a connection that it has accepted",
+		[]string{nameDirect, nameInherited},
+	},
+	{
 		sectionEvents, "connect(), while a reader of the events is woken up on another CPU",
 		[]string{nameDirect, nameUnread, nameRead},
 	},
 	{sectionSet, "setsockopt() on a fresh socket; direct is SO_KEEPALIVE outside the scope", []string{
-		nameDirect, nameAgain, nameEmpty, nameTrivial, nameRecords(1), nameRecords(2), nameRecords(8),
+		nameDirect, nameAgain, nameEmpty, nameTrivial, nameRecords(1), nameLate, nameRecords(2), nameRecords(8),
 	}},
 	{sectionGet, "getsockopt() on a connected socket; direct is SO_KEEPALIVE outside the scope", []string{
 		nameDirect, nameAgain, nameEmpty, nameTrivial, nameRecords(1), nameRecords(2), nameRecords(8),

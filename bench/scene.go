@@ -22,7 +22,7 @@ import (
 // cgroups, and the workers in them. The kernel programs come and go.
 //
 //	waybill-bench-PID/
-//	├── outside/       direct, again, origin; nft in a network namespace of its own
+//	├── outside/       direct, again, origin, forwarded; nft in a network namespace of its own
 //	├── empty/         empty; programs that do nothing are attached here
 //	├── scope-N/       waybill's programs, with a policy of N filters
 //	│   ├── app/       app
@@ -43,6 +43,7 @@ type scene struct {
 	proxies                   []*worker // one per provider
 	proxyPorts                []uint16  // where they listen
 	originPort                uint16    // of an acceptor outside the scope
+	forwardedPort             uint16    // of another, where the first proxy goes on without records
 	proxyPort                 uint16    // of an acceptor in the first provider's cgroup
 
 	tmpfs    *os.File // of the programs that filters name
@@ -108,6 +109,9 @@ func (s *scene) populate() (err error) {
 		return err
 	}
 	if s.originPort, err = s.acceptor("origin", s.outside()); err != nil {
+		return err
+	}
+	if s.forwardedPort, err = s.acceptor("forwarded", s.outside()); err != nil {
 		return err
 	}
 	if s.proxyPort, err = s.acceptor("proxy", s.provider(0)); err != nil {

@@ -33,6 +33,7 @@ const (
 	sectionElsewhere = "elsewhere"
 	sectionConnect   = "connect"
 	sectionCycle     = "cycle"
+	sectionForwarded = "forwarded"
 	sectionEvents    = "events"
 	sectionSet       = "set"
 	sectionGet       = "get"
@@ -47,11 +48,14 @@ const (
 	nameEmpty      = "hooks that do nothing"
 	nameAttached   = "attached, not redirected"
 	nameFull       = "… by the largest policy"
+	nameInherited  = "of a proxy that inherits"
 	nameRedirected = "redirected"
 	nameUnread     = "redirected, no event read"
 	nameRead       = "redirected, all events read"
 	nameNftPass    = "nft in place, not redirected"
 	nameNft        = "nft redirect"
+
+	nameLate = "… that 512 have overtaken"
 
 	nameTrivial    = "SO_KEEPALIVE in the scope"
 	nameOriginal   = "original destination"
@@ -113,11 +117,12 @@ type phase struct {
 	variants []variant
 }
 
-func (s *scene) phases(records [][]byte) []phase {
+func (s *scene) phases(f flows) []phase {
 	return []phase{
 		{s.smallPolicy(), s.small()},
 		{fullPolicy(), s.full()},
-		{s.chainPolicy(), s.chain(records)},
+		{s.forwardedPolicy(), s.forwarded()},
+		{s.chainPolicy(), s.chain(f)},
 	}
 }
 
@@ -141,8 +146,21 @@ func (s *scene) full() []variant {
 	return []variant{connectTo(nameFull, s.app, local(s.originPort))}
 }
 
+// forwarded are connections of a proxy that sets no records, to where one that
+// it has accepted wanted to go.
+func (s *scene) forwarded() []variant {
+	variants := []variant{
+		connectTo(nameDirect, s.direct, local(s.forwardedPort)),
+		connectTo(nameInherited, s.proxies[0], local(s.forwardedPort)),
+	}
+	for i := range variants {
+		variants[i].section = sectionForwarded
+	}
+	return variants
+}
+
 // chain uses that the proxy at place i has an accepted socket with i+1 hops.
-func (s *scene) chain(records [][]byte) []variant {
+func (s *scene) chain(f flows) []variant {
 	first := s.proxies[0]
 	variants := []variant{
 		set(nameDirect, s.direct, keepAlive), set(nameAgain, s.again, keepAlive),
@@ -153,15 +171,20 @@ func (s *scene) chain(records [][]byte) []variant {
 		get(nameNetfilter, first, originalDst),
 		get(nameOrigin, first, option{Level: solWaybill, Name: optOrigin, Size: originSize}),
 		get(nameState, first, option{Level: solWaybill, Name: optState, Size: stateSize}),
+		set(nameLate, first, recordsOption(f.late)),
 	}
 	for _, hops := range measuredHops {
-		w, o := s.proxies[hops-1], option{Level: solWaybill, Name: optRecords, Value: records[hops-1], Size: recordsMax}
+		w, o := s.proxies[hops-1], recordsOption(f.chain[hops-1])
 		variants = append(variants, set(nameRecords(hops), w, o), get(nameRecords(hops), w, o))
 	}
 	if s.nft != nil {
 		variants = append(variants, get(nameNftAnswers, s.nft, originalDst))
 	}
 	return variants
+}
+
+func recordsOption(records []byte) option {
+	return option{Level: solWaybill, Name: optRecords, Value: records, Size: recordsMax}
 }
 
 var originalDst = option{Level: unix.SOL_IP, Name: soOriginalDst, Size: unix.SizeofSockaddrInet4}
