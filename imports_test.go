@@ -22,6 +22,7 @@ func TestImports(t *testing.T) {
 		{"/internal/policyfile", []string{
 			module + "/internal/policy", "github.com/goccy/go-yaml", "github.com/agnivade/levenshtein", "go4.org/netipx",
 		}, "a file is read the same everywhere"},
+		{"/internal/quic", nil, "what a datagram says is read with the standard library alone"},
 		{"/internal/cgroup", nil, "files and processes are the standard library's"},
 		{"/internal/proxy", []string{module, "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
 		{"/internal/engine", []string{
