@@ -25,6 +25,10 @@ func TestImports(t *testing.T) {
 		{"/internal/quic", nil, "what a datagram says is read with the standard library alone"},
 		{"/internal/cgroup", nil, "files and processes are the standard library's"},
 		{"/internal/proxy", []string{module, "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
+		{"/internal/dns", []string{
+			"github.com/miekg/dns", "github.com/hashicorp/golang-lru/v2",
+			"golang.org/x/net", "golang.org/x/sys", "golang.org/x/text", // also by miekg/dns and idna
+		}, "messages are bytes: who reads them needs no socket"},
 		{"/internal/engine", []string{
 			module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
 			"github.com/cilium/ebpf", "golang.org/x/sys",
