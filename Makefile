@@ -38,7 +38,7 @@ test: setup
 
 # The race detector needs cgo. The engine's tests are mostly other processes.
 race: setup
-	CGO_ENABLED=1 go test -race -count=1 . $(addprefix ./internal/,control daemon policy proxy supervise watch)
+	CGO_ENABLED=1 go test -race -count=1 . $(addprefix ./internal/,control daemon dns policy proxy supervise watch)
 	CGO_ENABLED=1 go test -race -count=1 -run 'Apply|Events|Flows|Close|Reused|State' ./internal/engine
 
 fuzz:
