@@ -91,7 +91,7 @@ func (f *TableFilter) StateMask() uint8 { return f.stateMask }
 func (t *Table) Asks(dimensions ...Dimension) bool {
 	return slices.ContainsFunc(t.Filters, func(f TableFilter) bool {
 		asked := map[Dimension]int{
-			DimDestination: len(f.Destination) + len(f.NotDestination), DimPort: len(f.Ports),
+			DimDestination: len(f.Destination) + len(f.NotDestination), DimPort: 1,
 			DimProgram: len(f.Programs), DimOriginalProgram: len(f.OriginalPrograms),
 			DimUser: len(f.Users), DimCgroup: len(f.Cgroups), DimOriginalCgroup: len(f.OriginalCgroups),
 		}
@@ -99,23 +99,37 @@ func (t *Table) Asks(dimensions ...Dimension) bool {
 	})
 }
 
-// WantedPorts has bit p for each port p that some filter wants.
-func (t *Table) WantedPorts() [1024]uint64 {
-	var wanted [1024]uint64
+// WantedPorts has bit p for each port p that some filter wants of TCP, and
+// behind those of TCP all of UDP.
+func (t *Table) WantedPorts() [2048]uint64 {
+	var wanted [2048]uint64
 	for i := range t.Filters {
-		if len(t.Filters[i].Ports) == 0 {
-			for w := range wanted {
-				wanted[w] = ^uint64(0)
+		for _, protocol := range t.Filters[i].WantedProtocols() {
+			of := wanted[:1024]
+			if protocol == UDP {
+				of = wanted[1024:]
 			}
-			return wanted
-		}
-		for _, r := range t.Filters[i].Ports {
-			for p := int(r.First); p <= int(r.Last); p++ {
-				wanted[p/64] |= 1 << (p % 64)
+			for _, r := range portsOf(&t.Filters[i]) {
+				for p := int(r.First); p <= int(r.Last); p++ {
+					of[p/64] |= 1 << (p % 64)
+				}
 			}
 		}
 	}
 	return wanted
+}
+
+// WantsUDP reports whether any filter does.
+func (t *Table) WantsUDP() bool {
+	return slices.ContainsFunc(t.Filters, func(f TableFilter) bool { return slices.Contains(f.Protocols, UDP) })
+}
+
+// WantedProtocols returns Protocols or their default.
+func (f *Filter) WantedProtocols() []Protocol {
+	if len(f.Protocols) == 0 {
+		return []Protocol{TCP}
+	}
+	return f.Protocols
 }
 
 func portsOf(f *TableFilter) []PortRange {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,12 +65,13 @@ func (p *Process) in(cgroups []CgroupID) bool {
 
 // Query is what the decision knows of a connection.
 type Query struct {
-	Dst     netip.AddrPort
-	Process Process
-	Origin  Process // without hops: the same as Process
-	Hops    []Hop
-	Self    int    // index of the provider whose process connects; -1: none. Counts only without hops
-	Down    uint64 // bit i: provider i can not be reached
+	Protocol Protocol
+	Dst      netip.AddrPort
+	Process  Process
+	Origin   Process // without hops: the same as Process
+	Hops     []Hop
+	Self     int    // index of the provider whose process connects; -1: none. Counts only without hops
+	Down     uint64 // bit i: provider i can not be reached
 }
 
 // Verdict of a [Decision].
@@ -142,7 +144,7 @@ type reply struct {
 func (t *Table) walk(q Query, l Layer, hear func(reply)) Decision {
 	q.Dst = normal(q.Dst)
 	var d Decision
-	if l == LayerRedirect && t.proxyAt(q.Dst) >= 0 {
+	if l == LayerRedirect && t.proxyAt(q.Protocol, q.Dst) >= 0 {
 		return d
 	}
 	for i := range t.Providers {
@@ -239,6 +241,8 @@ func (f *TableFilter) mismatch(q *Query) Dimension {
 	switch {
 	case !f.matchesAddr(q.Dst.Addr()):
 		return DimDestination
+	case !slices.Contains(f.WantedProtocols(), cmp.Or(q.Protocol, TCP)):
+		return DimPort
 	case !matchesAny(f.Ports, func(r PortRange) bool { return q.Dst.Port() >= r.First && q.Dst.Port() <= r.Last }):
 		return DimPort
 	case len(f.Programs) > 0 && !slices.Contains(f.programs, q.Process.Program):
@@ -274,8 +278,8 @@ func matchesAny[T any](values []T, matches func(T) bool) bool {
 
 // proxyAt returns the provider whose proxy's own address dst is; -1: none. Who
 // dials it gets it.
-func (t *Table) proxyAt(dst netip.AddrPort) int {
-	return slices.IndexFunc(t.Providers, func(p TableProvider) bool { return p.Listen == dst || p.Listen6 == dst })
+func (t *Table) proxyAt(protocol Protocol, dst netip.AddrPort) int {
+	return slices.IndexFunc(t.Providers, func(p TableProvider) bool { return p.Address(protocol, dst.Addr()) == dst })
 }
 
 // normal gives an address as the filters see it: never IPv4-mapped, and

@@ -7,11 +7,12 @@ import (
 
 // Trial is a connection that somebody asks about.
 type Trial struct {
-	Dst     netip.AddrPort
-	Client  Subject
-	Proxies map[string]Subject // by provider: what is known of its proxy's process, beside its cgroup
-	Down    []string           // providers whose proxies do not listen; the others do
-	Unaware []string           // providers whose proxies set no records, and do not dial for a connection that they accepted (a pool does so)
+	Protocol Protocol
+	Dst      netip.AddrPort
+	Client   Subject
+	Proxies  map[string]Subject // by provider: what is known of its proxy's process, beside its cgroup
+	Down     []string           // providers whose proxies do not listen; the others do
+	Unaware  []string           // providers whose proxies set no records, and do not dial for a connection that they accepted (a pool does so)
 }
 
 // Subject is a process that connects. What is not known of it is empty, and
@@ -27,11 +28,12 @@ type Subject struct {
 // Explanation is the way of a connection through the chain: one step for
 // every connect(), the program's own and those of the proxies.
 type Explanation struct {
-	Dst     netip.AddrPort `json:"dst"`
-	Steps   []Step         `json:"steps"`
-	Proxies []string       `json:"proxies"` // providers whose proxies see it, in order
-	Outcome string         `json:"outcome"` // of the last step, as events have it: "passed", "forbidden", "refused", "looped"
-	Unknown []Unknown      `json:"unknown,omitempty"`
+	Protocol string         `json:"protocol"`
+	Dst      netip.AddrPort `json:"dst"`
+	Steps    []Step         `json:"steps"`
+	Proxies  []string       `json:"proxies"` // providers whose proxies see it, in order
+	Outcome  string         `json:"outcome"` // of the last step, as events have it: "passed", "forbidden", "refused", "looped"
+	Unknown  []Unknown      `json:"unknown,omitempty"`
 }
 
 // Step is one connect() and what becomes of it.

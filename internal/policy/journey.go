@@ -39,11 +39,11 @@ func (t *Table) begin(trial Trial) (*journey, error) {
 			return nil, fmt.Errorf("explain connection: no provider %q in this policy", name)
 		}
 	}
-	j := &journey{Explanation: Explanation{Dst: dst, Proxies: []string{}}, table: t, trial: trial}
-	j.query.Dst = dst
+	j := &journey{Explanation: Explanation{Protocol: trial.Protocol.String(), Dst: dst, Proxies: []string{}}, table: t, trial: trial}
+	j.query.Protocol, j.query.Dst = trial.Protocol, dst
 	for i := range t.Providers {
 		p := &t.Providers[i]
-		if slices.Contains(trial.Down, p.Name) || !p.proxyFor(dst).IsValid() {
+		if slices.Contains(trial.Down, p.Name) || !p.Address(trial.Protocol, dst.Addr()).IsValid() {
 			j.query.Down |= 1 << i
 		}
 	}
@@ -56,14 +56,6 @@ func (t *Table) begin(trial Trial) (*journey, error) {
 
 func (t *Table) index(provider string) int {
 	return slices.IndexFunc(t.Providers, func(p TableProvider) bool { return p.Name == provider })
-}
-
-// proxyFor returns the address of the family of dst; it may have none.
-func (p *Provider) proxyFor(dst netip.AddrPort) netip.AddrPort {
-	if dst.Addr().Is4() {
-		return p.Listen
-	}
-	return p.Listen6
 }
 
 // enter makes p the one that connects, and without records also the origin.
@@ -118,7 +110,7 @@ func (j *journey) connect() {
 	d := j.authorize(&step)
 	if d.Verdict == Pass {
 		d = j.inquire(&step, LayerRedirect, j.query, j.process)
-		if i := j.table.proxyAt(j.Dst); i >= 0 {
+		if i := j.table.proxyAt(j.query.Protocol, j.Dst); i >= 0 {
 			step.DialsTo = j.table.Providers[i].Name
 		}
 	}
@@ -128,7 +120,7 @@ func (j *journey) connect() {
 		p := &j.table.Providers[d.Provider]
 		step.Provider, step.Filter, step.State = p.Name, j.table.Filters[d.Filter].Name, d.State.String()
 		if d.Verdict == Redirect {
-			step.Proxy = p.proxyFor(j.Dst)
+			step.Proxy = p.Address(j.query.Protocol, j.Dst.Addr())
 			j.forward(d.Provider)
 		}
 	}

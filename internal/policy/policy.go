@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -62,8 +63,10 @@ type Provider struct {
 	Name   string
 	Weight int32 // the heaviest sees a connection first; equal weights keep the policy's order
 
-	Listen  netip.AddrPort // the proxy's address for IPv4; zero: IPv4 counts as down
-	Listen6 netip.AddrPort // and for IPv6
+	Listen  netip.AddrPort // the proxy's address for TCP over IPv4; zero: that counts as down
+	Listen6 netip.AddrPort // and over IPv6
+	UDP     netip.AddrPort // likewise for UDP
+	UDP6    netip.AddrPort
 
 	// Cgroup is the directory, in the cgroup v2 file system, of the cgroup
 	// that holds the proxy's processes and nothing else. It need not exist
@@ -121,7 +124,7 @@ const (
 // StuckLimit is StuckAfter or its default.
 func (p *Provider) StuckLimit() time.Duration { return cmp.Or(p.StuckAfter, DefaultStuckAfter) }
 
-// Addresses lists those that the provider's proxy listens on.
+// Addresses lists those on which the provider's proxy listens for TCP.
 func (p *Provider) Addresses() []netip.AddrPort {
 	var addresses []netip.AddrPort
 	for _, a := range []netip.AddrPort{p.Listen, p.Listen6} {
@@ -130,6 +133,45 @@ func (p *Provider) Addresses() []netip.AddrPort {
 		}
 	}
 	return addresses
+}
+
+// UDPAddresses is Addresses for UDP.
+func (p *Provider) UDPAddresses() []netip.AddrPort {
+	all := []netip.AddrPort{p.UDP, p.UDP6}
+	return slices.DeleteFunc(all, func(a netip.AddrPort) bool { return !a.IsValid() })
+}
+
+// Address returns where the provider's proxy takes connections of a protocol
+// to addresses of the family of dst; zero: nowhere.
+func (p *Provider) Address(protocol Protocol, dst netip.Addr) netip.AddrPort {
+	switch is4 := dst.Unmap().Is4(); {
+	case protocol == UDP && is4:
+		return p.UDP
+	case protocol == UDP:
+		return p.UDP6
+	case is4:
+		return p.Listen
+	}
+	return p.Listen6
+}
+
+// Protocol of a connection, by its number in IP. The zero value is taken for
+// TCP.
+type Protocol uint8
+
+const (
+	TCP Protocol = 6
+	UDP Protocol = 17
+)
+
+func (p Protocol) String() string {
+	switch p {
+	case 0, TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return fmt.Sprintf("Protocol(%d)", int(p))
 }
 
 // Action of a filter.
@@ -164,6 +206,8 @@ type Filter struct {
 	Provider string
 	Action   Action
 	Weight   int32 // inside the provider: of the filters of a layer that match, the heaviest counts
+
+	Protocols []Protocol // empty: TCP alone
 
 	// Loopback and link-local addresses are redirected only by a filter with
 	// a destination inside that space.
@@ -212,7 +256,7 @@ func (p Policy) check() error {
 		return fmt.Errorf("check policy: %d filters, at most %d", n, MaxFilters)
 	}
 	names := make(map[string]bool)
-	listens := make(map[netip.AddrPort]string)
+	listens := make(map[transport]string)
 	for _, provider := range p.Providers {
 		if err := provider.check(); err != nil {
 			return fmt.Errorf("check provider %q: %w", provider.Name, err)
@@ -221,9 +265,9 @@ func (p Policy) check() error {
 			return fmt.Errorf("check provider %q: name used twice", provider.Name)
 		}
 		names[provider.Name] = true
-		for _, a := range []netip.AddrPort{provider.Listen, provider.Listen6} {
-			if other, taken := listens[a]; taken && a.IsValid() {
-				return fmt.Errorf("check provider %q: proxy address %s is already that of provider %q", provider.Name, a, other)
+		for _, a := range provider.transports() {
+			if other, taken := listens[a]; taken {
+				return fmt.Errorf("check provider %q: proxy address %s is already that of provider %q", provider.Name, a.at, other)
 			}
 			listens[a] = provider.Name
 		}
@@ -236,16 +280,32 @@ func (p Policy) check() error {
 	return nil
 }
 
+// transport is an address of a proxy, for one protocol.
+type transport struct {
+	protocol Protocol
+	at       netip.AddrPort
+}
+
+func (p *Provider) transports() []transport {
+	all := []transport{{TCP, p.Listen}, {TCP, p.Listen6}, {UDP, p.UDP}, {UDP, p.UDP6}}
+	return slices.DeleteFunc(all, func(t transport) bool { return !t.at.IsValid() })
+}
+
 func (p Provider) check() error {
+	addresses := p.transports()
 	switch {
 	case !validName.MatchString(p.Name):
 		return fmt.Errorf("name must be 1 to 63 of a-z, 0-9, '.', '_', '-', and begin with a letter or digit")
-	case !p.Listen.IsValid() && !p.Listen6.IsValid():
-		return fmt.Errorf("no proxy address: give Listen, Listen6, or both")
+	case len(addresses) == 0:
+		return fmt.Errorf("no proxy address: give Listen, Listen6, UDP or UDP6")
 	case p.Listen.IsValid() && !p.Listen.Addr().Is4():
 		return fmt.Errorf("proxy address %s is not IPv4; give it as Listen6", p.Listen)
+	case p.UDP.IsValid() && !p.UDP.Addr().Is4():
+		return fmt.Errorf("proxy address %s is not IPv4; give it as UDP6", p.UDP)
 	case p.Listen6.IsValid() && (!p.Listen6.Addr().Is6() || p.Listen6.Addr().Is4In6()):
 		return fmt.Errorf("proxy address %s is not IPv6; give it as Listen", p.Listen6)
+	case p.UDP6.IsValid() && (!p.UDP6.Addr().Is6() || p.UDP6.Addr().Is4In6()):
+		return fmt.Errorf("proxy address %s is not IPv6; give it as UDP", p.UDP6)
 	case p.OnDown != Bypass && p.OnDown != Block:
 		return fmt.Errorf("unknown on-down policy %d", p.OnDown)
 	case p.Emulate != EmulateRedirect && p.Emulate != EmulateTPROXY:
@@ -253,12 +313,11 @@ func (p Provider) check() error {
 	case p.StuckAfter != 0 && (p.StuckAfter < MinStuckAfter || p.StuckAfter > MaxStuckAfter):
 		return fmt.Errorf("stuck-after %v is not between %v and %v", p.StuckAfter, MinStuckAfter, MaxStuckAfter)
 	}
-	for _, a := range []netip.AddrPort{p.Listen, p.Listen6} {
-		if a.IsValid() && (a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast()) {
-			return fmt.Errorf("proxy address %s is not one to connect to", a)
-		}
-		if a.IsValid() && a.Addr().Zone() != "" {
-			return fmt.Errorf("proxy address %s has a zone; connections can not be redirected to a zone", a)
+	for _, t := range addresses {
+		if addr := t.at.Addr(); t.at.Port() == 0 || addr.IsUnspecified() || addr.IsMulticast() {
+			return fmt.Errorf("proxy address %s is not one to connect to", t.at)
+		} else if addr.Zone() != "" {
+			return fmt.Errorf("proxy address %s has a zone; connections can not be redirected to a zone", t.at)
 		}
 	}
 	return nil
@@ -280,6 +339,11 @@ func (f Filter) check(providers map[string]bool) error {
 	for _, prefix := range append(f.Destination[:len(f.Destination):len(f.Destination)], f.NotDestination...) {
 		if !prefix.IsValid() {
 			return fmt.Errorf("destination prefix %s is not valid", prefix)
+		}
+	}
+	for _, protocol := range f.Protocols {
+		if protocol != TCP && protocol != UDP {
+			return fmt.Errorf("unknown protocol %d", protocol)
 		}
 	}
 	for _, r := range f.Ports {

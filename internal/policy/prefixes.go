@@ -139,12 +139,14 @@ func (t *Table) ports() []Class {
 	ns := make(nodes)
 	ns.at([16]byte{}, 0)
 	for i := range t.Filters {
-		for _, r := range portsOf(&t.Filters[i]) {
-			for _, block := range r.blocks() {
-				var data [16]byte
-				binary.BigEndian.PutUint16(data[:], block.first)
-				n := ns.at(data, block.bits)
-				n.in = append(n.in, i)
+		for _, protocol := range t.Filters[i].WantedProtocols() {
+			for _, r := range portsOf(&t.Filters[i]) {
+				for _, block := range r.blocks() {
+					data := [16]byte{byte(protocol)}
+					binary.BigEndian.PutUint16(data[2:], block.first)
+					n := ns.at(data, 16+block.bits)
+					n.in = append(n.in, i)
+				}
 			}
 		}
 	}

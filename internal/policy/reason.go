@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -36,7 +37,7 @@ func (w *witness) reason() string {
 	p := &w.table.Providers[w.reply.provider]
 	switch w.reply.effect {
 	case Redirects:
-		return fmt.Sprintf("redirects to %s: %s", p.proxyFor(w.Dst), w.filter(w.reply.filter))
+		return fmt.Sprintf("redirects to %s: %s", p.Address(w.query.Protocol, w.Dst.Addr()), w.filter(w.reply.filter))
 	case Blocks:
 		return "blocks: " + w.filter(w.reply.filter)
 	case Permits:
@@ -62,12 +63,19 @@ func (w *witness) filter(i int) string {
 
 func (w *witness) down(p *TableProvider) string {
 	switch {
-	case p.proxyFor(w.Dst).IsValid():
+	case p.Address(w.query.Protocol, w.Dst.Addr()).IsValid():
 		return "its proxy does not listen"
-	case w.Dst.Addr().Is4():
-		return "it has no address for IPv4"
+	case w.query.Protocol == UDP:
+		return "it has no address for UDP over " + family(w.Dst.Addr())
 	}
-	return "it has no address for IPv6"
+	return "it has no address for " + family(w.Dst.Addr())
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
 }
 
 func (w *witness) state() string {
@@ -102,6 +110,9 @@ func (w *witness) mismatch(f *TableFilter) string {
 	case DimDestination:
 		return w.destination(f)
 	case DimPort:
+		if protocols := f.WantedProtocols(); !slices.Contains(protocols, cmp.Or(w.query.Protocol, TCP)) {
+			return fmt.Sprintf("protocol %s is not %s", w.query.Protocol, list(protocols))
+		}
 		return fmt.Sprintf("port %d is not %s", w.Dst.Port(), list(f.Ports))
 	case DimProgram:
 		return isNot("program", w.process.Program, f.Programs)

@@ -27,11 +27,13 @@ func (r *reader) unique(seen names, name, what string, o object) {
 // checkProviders looks at what several providers can not have in common.
 func (r *reader) checkProviders(providers []*provider) {
 	seen := make(names)
-	listens := make(map[netip.AddrPort]string)
+	listens, udp := make(map[netip.AddrPort]string), make(map[netip.AddrPort]string)
 	for i, p := range providers {
 		r.unique(seen, p.Name, "provider", p.object)
 		r.takeListen(listens, p, "listen", p.Listen)
 		r.takeListen(listens, p, "listen6", p.Listen6)
+		r.takeListen(udp, p, "udp", p.UDP)
+		r.takeListen(udp, p, "udp6", p.UDP6)
 		for _, other := range providers[:i] {
 			r.checkApart(p, other)
 		}

@@ -68,7 +68,7 @@ func TestSchema(t *testing.T) {
 		header + "filters: [{name: web, provider: dlp, match: {port: true}}]",
 		header + "filters: [{name: web, provider: dlp, match: {port: []}}]",
 		header + "filters: [{name: web, provider: dlp, match: {port: 65536}}]",
-		header + "filters: [{name: web, provider: dlp, match: {protocol: udp}}]",
+		header + "filters: [{name: web, provider: dlp, match: {protocol: sctp}}]",
 		header + "filters: [{name: web, provider: dlp, match: {program: curl}}]",
 		header + "filters: [{name: web, provider: dlp, context: a, context-base64: YQ==}]",
 	} {

@@ -10,7 +10,7 @@ import (
 var (
 	documentFields  = []string{"version", "mode", "providers", "filters"}
 	providerFields  = []string{"name", "weight", "proxy", "processes", "on-down", "stuck-after", "emulate", "mode", "open-to"}
-	proxyFields     = []string{"listen", "listen6"}
+	proxyFields     = []string{"listen", "listen6", "udp", "udp6"}
 	processesFields = []string{"unit", "cgroup", "exec", "user"}
 	filterFields    = []string{"name", "provider", "action", "weight", "match", "context", "context-base64"}
 	matchFields     = []string{

@@ -36,7 +36,7 @@ func (r *reader) filter(n ast.Node) *filter {
 }
 
 func (r *reader) match(f *filter) {
-	r.protocol(f.match)
+	f.Protocols = r.protocols(f.match)
 	f.Destination = r.prefixes(f.match, "destination")
 	f.NotDestination = r.prefixes(f.match, "not-destination")
 	for _, n := range r.values(f.match, "port") {
@@ -60,17 +60,17 @@ func (r *reader) match(f *filter) {
 	r.states(f)
 }
 
-func (r *reader) protocol(o object) {
+func (r *reader) protocols(o object) []policy.Protocol {
+	var protocols []policy.Protocol
 	for _, n := range r.values(o, "protocol") {
-		protocol, ok := r.text(n, "protocol", "write protocol: tcp")
-		switch {
-		case !ok || protocol == "tcp":
-		case protocol == "udp":
-			r.problem(n, "write protocol: tcp, or leave it out", `protocol "udp" is not in this version, which redirects TCP only`)
-		default:
-			r.problem(n, "write protocol: tcp", "unknown protocol %q", protocol)
+		switch r.word(n, "protocol", "tcp", "udp") {
+		case 0:
+			protocols = append(protocols, policy.TCP)
+		case 1:
+			protocols = append(protocols, policy.UDP)
 		}
 	}
+	return protocols
 }
 
 func (r *reader) prefixes(o object, field string) []netip.Prefix {

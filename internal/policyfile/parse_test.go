@@ -46,6 +46,7 @@ func TestEveryField(t *testing.T) {
 		Providers: []policy.Provider{
 			{
 				Name: "dlp", Weight: 200, Listen: addr("127.0.0.1:7001"), Listen6: addr("[::1]:7001"),
+				UDP: addr("127.0.0.1:7001"), UDP6: addr("[::1]:7001"),
 				Unit: "dlp.service", OnDown: policy.Block, StuckAfter: 1500 * time.Millisecond, Emulate: policy.EmulateTPROXY, Shadow: true, OpenTo: []string{"devs"},
 			},
 			{
@@ -54,12 +55,13 @@ func TestEveryField(t *testing.T) {
 			},
 			{
 				Name: "debug", Weight: -1, Listen: addr("127.0.0.1:7003"), Listen6: addr("[::1]:7003"),
+				UDP: addr("127.0.0.1:7003"), UDP6: addr("[::1]:7004"),
 				Exec: []string{"mitmdump", "--listen-port", "7003"}, User: "65534",
 			},
 		},
 		Filters: []policy.Filter{
 			{
-				Name: "web", Provider: "dlp", Weight: 10,
+				Name: "web", Provider: "dlp", Weight: 10, Protocols: []policy.Protocol{policy.TCP, policy.UDP},
 				Destination:      []netip.Prefix{prefix("0.0.0.0/0"), prefix("::/0"), prefix("127.0.0.1/32")},
 				NotDestination:   []netip.Prefix{prefix("10.0.0.0/8")},
 				Ports:            []policy.PortRange{policy.Port(80), policy.Port(443), {First: 8000, Last: 8100}, policy.Port(8443)},

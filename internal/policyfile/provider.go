@@ -91,8 +91,10 @@ func (r *reader) proxy(p *provider) {
 	p.proxy = r.object(p.values["proxy"], "a proxy", proxyFields...)
 	p.Listen = r.listen(p.proxy, "listen")
 	p.Listen6 = r.listen(p.proxy, "listen6")
+	p.UDP = r.listen(p.proxy, "udp")
+	p.UDP6 = r.listen(p.proxy, "udp6")
 	if m, ok := p.proxy.node.(*ast.MappingNode); ok && len(m.Values) == 0 {
-		r.problem(m, "give listen, listen6, or both", "proxy of %s has no address", called("a provider", p.Name))
+		r.problem(m, "give listen, listen6, udp or udp6", "proxy of %s has no address", called("a provider", p.Name))
 	}
 }
 
@@ -102,7 +104,10 @@ func (r *reader) listen(o object, field string) netip.AddrPort {
 	if n == nil {
 		return netip.AddrPort{}
 	}
-	example := map[string]string{"listen": `"127.0.0.1:7001"`, "listen6": `"[::1]:7001"`}[field]
+	example, for4, for6 := `"127.0.0.1:7001"`, field, field+"6"
+	if strings.HasSuffix(field, "6") {
+		example, for4, for6 = `"[::1]:7001"`, strings.TrimSuffix(field, "6"), field
+	}
 	hint := "write an address and a port: " + field + ": " + example
 	text, ok := r.text(n, field, hint)
 	if !ok {
@@ -114,11 +119,11 @@ func (r *reader) listen(o object, field string) netip.AddrPort {
 	case err != nil:
 		r.problem(n, hint, "bad %s address %q", field, text)
 	case addr.Is4In6():
-		r.problem(n, "write listen: "+strconv.Quote(netip.AddrPortFrom(addr.Unmap(), a.Port()).String()), "%s address %s is IPv4 in the form of IPv6", field, a)
-	case addr.Is6() && field == "listen":
-		r.problem(n, "write listen6: "+strconv.Quote(text), "listen address %s is IPv6", a)
-	case addr.Is4() && field == "listen6":
-		r.problem(n, "write listen: "+strconv.Quote(text), "listen6 address %s is IPv4", a)
+		r.problem(n, "write "+for4+": "+strconv.Quote(netip.AddrPortFrom(addr.Unmap(), a.Port()).String()), "%s address %s is IPv4 in the form of IPv6", field, a)
+	case addr.Is6() && field == for4:
+		r.problem(n, "write "+for6+": "+strconv.Quote(text), "%s address %s is IPv6", field, a)
+	case addr.Is4() && field == for6:
+		r.problem(n, "write "+for4+": "+strconv.Quote(text), "%s address %s is IPv4", field, a)
 	case a.Port() == 0:
 		r.problem(n, "write the port on which the proxy listens", "%s address %s has port 0", field, a)
 	case addr.IsUnspecified() || addr.IsMulticast():

@@ -16,6 +16,7 @@ type reach struct {
 	digest    uint64
 	addrs     []span[netip.Addr]
 	ports     []span[uint16]
+	protocols uint8 // a bit for each
 	states    uint8
 	programs  []string // sorted; empty: every one
 	originals []string
@@ -47,6 +48,9 @@ func (s scout) reach(f *filter) *reach {
 		users:     sorted(f.uids),
 		cgroups:   sorted(f.Cgroups),
 	}
+	for _, protocol := range f.WantedProtocols() {
+		r.protocols |= protocolBit(protocol)
+	}
 	for state := policy.NotRedirected; state <= policy.PreviouslyRedirectedBySelf; state++ {
 		if slices.Contains(f.States, state) || len(f.States) == 0 && (state.MayRedirect() || f.Action != policy.ActionRedirect) {
 			r.states |= 1 << state
@@ -64,6 +68,13 @@ func (s scout) addresses(f *filter) []span[netip.Addr] {
 		s.anywhere[f.Action] = addresses(&f.Filter)
 	}
 	return s.anywhere[f.Action]
+}
+
+func protocolBit(p policy.Protocol) uint8 {
+	if p == policy.UDP {
+		return 2
+	}
+	return 1
 }
 
 func sorted[T cmp.Ordered](values []T) []T {
@@ -106,6 +117,7 @@ func digest[T comparable](seed maphash.Seed, values []T) uint64 {
 // covers reports whether every connection in b is in a.
 func (a *reach) covers(b *reach) bool {
 	return b.digest&^a.digest == 0 &&
+		b.protocols&^a.protocols == 0 &&
 		b.states&^a.states == 0 &&
 		covers(a.addrs, b.addrs, netip.Addr.Compare) &&
 		covers(a.ports, b.ports, cmp.Compare[uint16]) &&
@@ -153,7 +165,8 @@ func includesCgroups(a, b []string) bool {
 // meets reports whether a connection may be in both, as far as addresses,
 // ports, programs and users tell.
 func (a *reach) meets(b *reach) bool {
-	return meet(a.addrs, b.addrs, netip.Addr.Compare) &&
+	return a.protocols&b.protocols != 0 &&
+		meet(a.addrs, b.addrs, netip.Addr.Compare) &&
 		meet(a.ports, b.ports, cmp.Compare[uint16]) &&
 		share(a.programs, b.programs) &&
 		share(a.users, b.users)
