@@ -22,12 +22,16 @@
 #define WB_QUEUE_BITS 14
 #define WB_USER_BITS 12
 #define WB_MAX_ARGS 256
+#define WB_PROXIES 4
+#define WB_MAX_PEERS 1024
+#define WB_EVICTIONS 8
+#define WB_PEER_BITS 18
 
 /* An address and port. IPv4 is stored IPv4-mapped, so one code path serves both families. */
 struct wb_endpoint {
 	__be32 addr[4];
 	__be16 port;
-	__u16 reserved;
+	__u16 protocol; /* IPPROTO_TCP, IPPROTO_UDP; 0 where something else tells it */
 };
 
 enum wb_on_down {
@@ -37,10 +41,9 @@ enum wb_on_down {
 
 /* A provider, as the decision needs it. Providers stand in order: the heaviest first. */
 struct wb_provider {
-	__u64 handle;              /* the identity behind "self", for every family and hook */
-	__u64 cgroup;              /* id of the cgroup that holds its processes; 0: none */
-	struct wb_endpoint proxy4; /* where IPv4 goes; port 0: nowhere */
-	struct wb_endpoint proxy6; /* where IPv6 goes */
+	__u64 handle;                           /* the identity behind "self", for every family and hook */
+	__u64 cgroup;                           /* id of the cgroup that holds its processes; 0: none */
+	struct wb_endpoint proxies[WB_PROXIES]; /* where connections go: see wb_proxy_for(); port 0: nowhere */
 	__s32 weight;
 	__u32 cgroup_level; /* depth of that cgroup below the root */
 	__u16 on_down;      /* enum wb_on_down */
@@ -72,6 +75,7 @@ enum wb_action {
 enum wb_layer {
 	WB_LAYER_REDIRECT,
 	WB_LAYER_AUTHORIZE, /* permit and block */
+	WB_FOR_ORIGIN,      /* a flag beside one of them: see struct wb_query */
 };
 
 /* A set of filters: bit i % 64 of word i / 64 is filter i. */
@@ -115,6 +119,8 @@ enum wb_policy_flags {
 	WB_ASKS_PROGRAM = 2,
 	WB_ASKS_USER = 4,
 	WB_ASKS_CGROUP = 8,
+	/* Some filter wants UDP. */
+	WB_WANTS_UDP = 16,
 };
 
 #define WB_ANY_STATE 4
@@ -136,7 +142,7 @@ struct wb_policy {
 	struct wb_provider providers[WB_MAX_PROVIDERS];
 	struct wb_filter filters[WB_MAX_FILTERS];
 	struct wb_set states[WB_STATE_SETS]; /* by enum waybill_state: the filters for it; and for any */
-	__u64 ports[1024];                   /* bit p: some filter wants port p; most connections end here */
+	__u64 ports[2048]; /* bit p: some filter wants port p of TCP; then those of UDP. Most connections end here */
 };
 
 struct wb_context_key {
@@ -156,6 +162,7 @@ enum wb_hop_flags {
 	 * redirected by this provider and by every provider of higher or equal weight.
 	 */
 	WB_HOP_IMPLIED = 1,
+	WB_HOP_UDP = 2, /* what was redirected is UDP; else it is TCP */
 };
 
 /* One redirect of a flow. */
@@ -272,6 +279,61 @@ struct wb_candidate_key {
 	__u32 reserved;
 };
 
+/*
+ * UDP. A flow is what one socket and one destination say to each other. The
+ * proxy knows it as a peer: an address that no other flow has or had for long,
+ * and the port of the client's socket. See datagram.h.
+ */
+struct wb_peer_key {
+	__u64 netns_cookie;
+	struct wb_endpoint peer;
+	__u32 reserved;
+};
+
+enum wb_peer_flags {
+	WB_PEER_CONNECTED =
+		1,           /* the client's socket is connected: its datagrams have its own address as their source */
+	WB_PEER_ARRIVED = 2, /* the proxy has read a datagram of it */
+	WB_PEER_TAKEN = 4, /* the proxy has connected a socket of its own address to it, from which answers may come */
+};
+
+struct wb_peer {
+	struct wb_socket socket;   /* as that of a connection on its way to the proxy */
+	struct wb_endpoint client; /* where the proxy's answers go */
+	__u32 uid;                 /* who has one more peer by this one */
+	__be32 addr[4];            /* by which the proxy knows it, with the port of the client */
+	__u64 cookie;              /* of the client's socket */
+	__u64 proxy_cgroup;
+	__u64 last;     /* when its last datagram was sent, in nanoseconds since boot */
+	__u64 sent;     /* datagrams of the client */
+	__u64 received; /* datagrams of the proxy */
+	__u64 next;     /* name of the next younger peer of the same socket; 0: it is the youngest */
+	__u32 generation;
+	__u32 flags; /* enum wb_peer_flags */
+};
+
+/* Finds the name of a peer. */
+struct wb_destination_key {
+	__u64 cookie; /* of the client's socket */
+	struct wb_endpoint dst;
+	__u32 reserved;
+};
+
+/* What a client's UDP socket knows of its peers, by their names: see wb_name_peer(). */
+struct wb_peers {
+	__u64 oldest;
+	__u64 youngest;
+	__u64 connected; /* that of the connect() under way; 0: none */
+	__u64 cookie;
+	__u64 netns_cookie;
+	__u32 n; /* beside the connected one */
+	__u32 closings;
+	__be32 addr[4]; /* that the socket is bound to */
+	__be16 port;
+	__u16 reserved;
+	__u32 uid; /* of the process that sends */
+};
+
 enum wb_verdict {
 	WB_PASS, /* no provider wants the connection */
 	WB_REDIRECT,
@@ -291,22 +353,21 @@ struct wb_subject {
 /* What the decision knows of a connection. */
 struct wb_query {
 	struct wb_endpoint dst; /* never the unspecified address: see wb_resolve_any() */
-	__s32 self;             /* index of the provider whose process connects without records; -1: none */
-	__u64 down;             /* bit i: provider i can not be reached */
-	__u32 n_hops;
-	__u16 layer;     /* enum wb_layer */
-	__u8 for_origin; /* take the origin for the process that connects */
-	__u8 kinship;    /* enum wb_kinship; nothing that the decision asks */
+	__s8 self;              /* index of the provider whose process connects without records; -1: none */
+	__u8 n_hops;
+	__u8 layer;   /* enum wb_layer; with WB_FOR_ORIGIN, the origin is taken for the process that connects */
+	__u8 kinship; /* enum wb_kinship; nothing that the decision asks */
+	__u64 down;   /* bit i: provider i can not be reached */
 	struct wb_subject process;
 	struct wb_subject origin;
 };
 
 /* Bit i of a mask is provider i. They tell why a provider did not get the connection. */
 struct wb_decision {
-	__u32 verdict; /* enum wb_verdict */
-	__u32 provider;
-	__u32 filter;
-	__u32 state;    /* enum waybill_state, for the provider */
+	__u16 verdict; /* enum wb_verdict */
+	__u16 provider;
+	__u16 filter;
+	__u16 state;    /* enum waybill_state, for the provider */
 	__u64 bypassed; /* wanted it and are down */
 	__u64 shadowed; /* would have had, or have blocked, it: they are in shadow mode */
 	__u64 excluded; /* have filters that match but for the state, and none that matches */
@@ -339,6 +400,7 @@ enum wb_counter {
 	WB_INTERCEPTED,           /* records withheld: another process than the provider's accepted the connection */
 	WB_INHERITED,             /* connections without records that took over those of the one they forward */
 	WB_INHERITED_AMBIGUOUS,   /* likewise, of one of several, with a flow id of their own */
+	WB_PEERS_FULL,            /* refused: the socket talks to too many destinations at once */
 	WB_UNLISTED,              /* accepted connections that found no room among those to inherit from */
 	WB_QUERIED,               /* options read */
 	WB_SET,                   /* records set */
@@ -346,7 +408,7 @@ enum wb_counter {
 	WB_SET_MALFORMED,         /* SET refused: wrong size or version */
 	WB_SET_FORGED,            /* SET refused: the seal is wrong */
 	WB_SET_CONNECTED,         /* SET refused: the socket is connected or connecting */
-	WB_SET_SOCKET_TYPE,       /* SET refused: not a TCP socket */
+	WB_SET_SOCKET_TYPE,       /* SET refused: not a TCP or UDP socket */
 	WB_SET_NO_MEMORY,         /* SET refused: no memory for the socket's records */
 	WB_EVENTS_LOST,           /* events that found no room in the ring */
 	WB_COUNTERS,

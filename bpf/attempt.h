@@ -13,10 +13,58 @@ struct wb_attempt {
 	struct wb_socket *socket; /* NULL: it has none, or there was no memory for it */
 	struct wb_query query;
 	struct wb_decision decision;
-	__u64 shadowed; /* by the filters that authorize */
-	__u32 error;    /* of a refusal; 0: EACCES */
-	__u32 reserved;
+	struct wb_peer *peer; /* of UDP: the flow, once it is known */
+	__u64 shadowed;       /* by the filters that authorize */
+	__u16 error;          /* of a refusal; 0: EACCES */
+	__u8 datagram;        /* it is one without a connection */
+	__u8 known;           /* and goes on with a flow that has been reported */
+	__u8 goes_to;         /* enum wb_goes_to */
+	__u8 reserved[3];
 };
+
+/* Stacks are small: where something goes follows from what is in struct wb_attempt already. */
+enum wb_goes_to {
+	WB_STAYS,     /* where it was going */
+	WB_TO_PROXY,  /* of the peer or, if there is none, of the socket */
+	WB_TO_CLIENT, /* of the peer */
+};
+
+static __always_inline bool wb_is_udp(const struct wb_attempt *a)
+{
+	return a->query.dst.protocol == IPPROTO_UDP;
+}
+
+/* Where it goes instead; NULL: it stays as it is. */
+static __noinline const struct wb_endpoint *wb_new_dst(const struct wb_attempt *a)
+{
+	if (a->goes_to == WB_STAYS)
+		return NULL;
+	if (a->peer)
+		return a->goes_to == WB_TO_CLIENT ? &a->peer->client : &a->peer->socket.proxy;
+	return a->socket ? &a->socket->proxy : NULL;
+}
+
+/* The source that a datagram gets; NULL: it stays as it is. */
+static __noinline const __be32 *wb_new_source(const struct wb_attempt *a)
+{
+	if (a->goes_to == WB_STAYS || !a->peer)
+		return NULL;
+	/* What a connected socket receives has to come from where it is connected to. */
+	if (a->goes_to == WB_TO_CLIENT && a->peer->flags & WB_PEER_CONNECTED)
+		return a->peer->socket.proxy.addr;
+	return a->peer->addr;
+}
+
+/* The user at the start of the flow. */
+static __always_inline __u32 wb_user_of(const struct wb_attempt *a)
+{
+	__u32 uid = bpf_get_current_task_btf()->cred->euid.val;
+
+	wb_keep_bound(uid); /* or clang makes one load of both, which the verifier refuses */
+	if (a->socket && a->socket->carried)
+		uid = a->socket->records.origin.uid;
+	return uid;
+}
 
 static __always_inline const struct wb_provider *wb_chosen(const struct wb_attempt *a)
 {
@@ -64,27 +112,26 @@ static __always_inline void wb_read_args(struct wb_outcome *o)
 		o->n_args = size;
 }
 
-/*
- * Tell user space what became of the connect(). Connections that nobody wanted
- * are only counted. `records` are those of the socket, with the hop that was
- * just added; NULL: it has none.
- */
-__noinline int wb_report_outcome(const struct wb_policy *policy, const struct wb_query *query,
-				 const struct wb_decision *d, const struct wb_records *records, __u64 netns_cookie)
+/* Connections that nobody wanted are only counted. */
+static __always_inline bool wb_is_worth_telling(const struct wb_query *query, const struct wb_decision *d,
+						const struct wb_records *records)
 {
-	struct wb_outcome *o;
-	__u64 skipped;
+	return d->verdict != WB_PASS || records || d->bypassed | d->shadowed | (query->self >= 0 ? d->excluded : 0);
+}
 
-	if (!policy || !query || !d)
+/*
+ * Describe what became of the connect(). `records` are those of the socket,
+ * with the hop that was just added; NULL: it has none. Of o only the cookie of
+ * the network namespace is there already.
+ */
+__noinline int wb_describe_outcome(const struct wb_policy *policy, const struct wb_query *query,
+				   const struct wb_decision *d, const struct wb_records *records, struct wb_outcome *o)
+{
+	__u64 netns_cookie;
+
+	if (!policy || !query || !d || !o)
 		return 0;
-	skipped = d->bypassed | d->shadowed | (query->self >= 0 ? d->excluded : 0);
-	if (d->verdict == WB_PASS && !records && !skipped)
-		return 0;
-	o = bpf_ringbuf_reserve(&events, sizeof(*o), 0);
-	if (!o) {
-		wb_count(WB_EVENTS_LOST);
-		return 0;
-	}
+	netns_cookie = o->process.netns_cookie;
 	__builtin_memset(o, 0, sizeof(*o));
 	o->event.time = bpf_ktime_get_boot_ns();
 	o->event.flow_id = records ? records->origin.flow_id : wb_new_flow_id();
@@ -105,7 +152,6 @@ __noinline int wb_report_outcome(const struct wb_policy *policy, const struct wb
 	o->excluded = d->excluded;
 	if (!query->n_hops)
 		wb_read_args(o);
-	bpf_ringbuf_submit(o, 0);
 	return 0;
 }
 

@@ -149,11 +149,9 @@ static __always_inline struct wb_socket *wb_next_candidate(struct wb_search *s)
 static __always_inline bool wb_fits(const struct wb_search *s, const struct wb_socket *candidate)
 {
 	const struct wb_hop *hop = wb_newest_hop(candidate);
-	struct wb_endpoint dst;
 
-	wb_hop_dst(hop, &dst);
 	return hop->handle == s->handle && candidate->records.origin.netns_cookie == s->netns_cookie &&
-	       wb_same_endpoint(&dst, &s->dst);
+	       wb_hop_is_to(hop, &s->dst);
 }
 
 /* Look for all that wait. What is counted stays unknown to the verifier, which would walk the loop for each value. */

@@ -6,14 +6,9 @@
 #include "attempt.h"
 #include "candidate.h"
 #include "listener.h"
+#include "peer.h"
 
 #define WB_LOOPBACK_IFINDEX 1 /* in every network namespace */
-
-static __always_inline const struct wb_endpoint *wb_proxy_for(const struct wb_provider *p,
-							      const struct wb_endpoint *dst)
-{
-	return wb_is_mapped(dst->addr) ? &p->proxy4 : &p->proxy6;
-}
 
 /* Keep the filter's context with the socket, for the hand-over to the proxy. */
 static __always_inline bool wb_attach_context(struct wb_attempt *a)
@@ -37,17 +32,32 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 /*
  * Whether a process of the provider listens on its proxy address at this
  * moment, and accepts. A stranger that took a dead proxy's port is none.
+ * Like those after it a global function, as wb_decide() is.
  */
-static __noinline enum wb_counter wb_probe_listener(struct bpf_sock_addr *ctx, const struct wb_provider *p,
-						    const struct wb_endpoint *proxy)
+__noinline int wb_probe_listener(struct bpf_sock_addr *ctx, const struct wb_provider *p,
+				 const struct wb_endpoint *proxy)
 {
-	enum wb_counter result = WB_DOWN_NO_LISTENER;
-	struct bpf_sock *sk = wb_find_listener(ctx, proxy);
+	struct bpf_sock *sk = p && proxy ? wb_find_listener(ctx, proxy) : NULL;
+	int result = WB_DOWN_NO_LISTENER;
 
 	if (!sk)
 		return result;
 	if (sk->state == BPF_TCP_LISTEN)
 		result = wb_listener_health(sk, p);
+	bpf_sk_release(sk);
+	return result;
+}
+
+/* Likewise for UDP. Whether it reads what it is sent, the kernel does not tell: a full queue drops. */
+__noinline int wb_probe_receiver(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level, const struct wb_endpoint *proxy)
+{
+	int result = WB_DOWN_FOREIGN_LISTENER;
+	struct bpf_sock *sk = proxy ? wb_find_receiver(ctx, proxy) : NULL;
+
+	if (!sk)
+		return WB_DOWN_NO_LISTENER;
+	if (wb_datagrams_are_of(sk, cgroup, level))
+		result = WB_REACHABLE;
 	bpf_sk_release(sk);
 	return result;
 }
@@ -72,15 +82,15 @@ static __always_inline bool wb_is_no_peer(const struct wb_endpoint *dst)
  * redirected: the application is to see ECONNREFUSED from its connect(), not an
  * end of what a proxy had accepted. Of other destinations we know nothing.
  */
-static __noinline bool wb_destination_refuses(struct bpf_sock_addr *ctx, const struct wb_endpoint *dst)
+__noinline int wb_destination_refuses(struct bpf_sock_addr *ctx, const struct wb_endpoint *dst)
 {
 	struct bpf_sock *sk;
 
-	if (wb_is_no_peer(dst))
+	if (!dst || wb_is_no_peer(dst))
 		return true;
 	if (!wb_is_loopback(dst))
 		return false;
-	sk = wb_find_listener(ctx, dst);
+	sk = dst->protocol == IPPROTO_UDP ? wb_find_receiver(ctx, dst) : wb_find_listener(ctx, dst);
 	if (!sk)
 		return true;
 	bpf_sk_release(sk);
@@ -94,13 +104,67 @@ static __noinline bool wb_destination_refuses(struct bpf_sock_addr *ctx, const s
  */
 static __always_inline bool wb_is_over_share(const struct wb_attempt *a)
 {
-	__u32 uid = bpf_get_current_task_btf()->cred->euid.val;
-	__u64 *used;
+	__u32 uid = wb_user_of(a);
+	__u64 *used = uid ? wb_user_in_flight(uid) : NULL;
 
-	if (a->socket && a->socket->carried)
-		uid = a->socket->records.origin.uid;
-	used = uid ? wb_user_in_flight(uid) : NULL;
 	return used && *(volatile __u64 *)used >= inflight_limit / 2;
+}
+
+/* Likewise for UDP, of which half of the flows is one user's share. */
+static __always_inline bool wb_has_all_peers(const struct wb_attempt *a)
+{
+	__u32 uid = wb_user_of(a);
+	__u64 *used = uid ? wb_user_peers(uid) : NULL;
+
+	return used && *(volatile __u64 *)used >= 1 << (WB_PEER_BITS - 1);
+}
+
+/* Give the datagram's flow to the chosen provider. Under another policy it may be that which has it already. */
+static __always_inline enum wb_counter wb_give_peer(struct wb_attempt *a, struct wb_peers *own,
+						    const struct wb_provider *p, const struct wb_endpoint *proxy)
+{
+	struct wb_peer *peer = wb_find_peer(own, &a->query.dst);
+	enum wb_counter result;
+
+	if (peer && wb_newest_hop(&peer->socket)->handle == p->handle && wb_same_endpoint(&peer->socket.proxy, proxy)) {
+		peer->generation = a->policy->generation;
+		a->peer = peer;
+		a->known = 1;
+		return WB_REACHABLE;
+	}
+	if (peer)
+		result = wb_switch_peer(a->policy, &a->decision, own, peer, a->socket);
+	else
+		result = wb_make_peer(a->policy, &a->query, &a->decision, own, a->socket);
+	if (result != WB_REACHABLE)
+		return result;
+	a->peer = wb_find_peer(own, &a->query.dst);
+	return a->peer ? WB_REACHABLE : WB_REFUSED_NO_MEMORY;
+}
+
+/* wb_probe() for UDP. */
+static __always_inline enum wb_counter wb_probe_datagrams(struct wb_attempt *a, const struct wb_provider *p,
+							  const struct wb_endpoint *proxy)
+{
+	enum wb_counter result = wb_probe_receiver(a->ctx, p->cgroup, p->cgroup_level, proxy);
+	struct bpf_sock *sk = a->ctx->sk;
+	struct wb_peers *own;
+
+	if (result != WB_REACHABLE)
+		return result;
+	if (wb_has_all_peers(a))
+		return WB_REFUSED_OVER_SHARE;
+	own = wb_peers_of(a);
+	if (!own || !sk)
+		return WB_REFUSED_NO_MEMORY;
+	if (a->datagram) {
+		wb_note_bound(own, sk);
+		own->uid = bpf_get_current_task_btf()->cred->euid.val;
+		return wb_give_peer(a, own, p, proxy);
+	}
+	if (!a->socket)
+		a->socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	return a->socket && wb_attach_context(a) ? WB_REACHABLE : WB_REFUSED_NO_MEMORY;
 }
 
 /* Why the chosen provider can not have the connection; WB_REACHABLE if it can. */
@@ -116,6 +180,8 @@ static __noinline enum wb_counter wb_probe(struct wb_attempt *a)
 	/* Bound to a device, the SYN would leave by it and never reach a proxy on loopback. */
 	if (sk && sk->bound_dev_if && sk->bound_dev_if != WB_LOOPBACK_IFINDEX)
 		return WB_DOWN_DEVICE;
+	if (wb_is_udp(a))
+		return wb_probe_datagrams(a, p, proxy);
 	if (*(volatile __u64 *)&inflight_used >= inflight_limit)
 		return WB_DOWN_INFLIGHT_FULL;
 	if (wb_is_over_share(a))
@@ -131,11 +197,35 @@ static __noinline enum wb_counter wb_probe(struct wb_attempt *a)
 	return result;
 }
 
+/*
+ * The chosen provider is down. Returns the errno with which the connection is
+ * refused; 0: decide again, without this one.
+ */
+__noinline int wb_pass_over(const struct wb_policy *policy, struct wb_query *query, struct wb_decision *d, __u32 down)
+{
+	const struct wb_provider *p;
+
+	if (!policy || !query || !d)
+		return EACCES;
+	p = wb_provider_at(policy, d->provider);
+	wb_count(down < WB_COUNTERS ? down : 0);
+	if (down == WB_REFUSED_NO_MEMORY || down == WB_REFUSED_OVER_SHARE || down == WB_PEERS_FULL) {
+		/* What the program has done to its own socket, or with its share, gets it past nobody. */
+		wb_count_provider(p->handle, WB_PROVIDER_BLOCKED);
+		d->verdict = WB_REFUSE;
+		return ENOBUFS;
+	}
+	if (p->on_down == WB_BYPASS)
+		wb_count(WB_BYPASSED);
+	wb_count_provider(p->handle, p->on_down == WB_BLOCK ? WB_PROVIDER_BLOCKED : WB_PROVIDER_BYPASSED);
+	query->down |= 1ULL << (d->provider & (WB_MAX_PROVIDERS - 1));
+	return 0;
+}
+
 /* One round: decide, and if the chosen provider is down, mark it and go on. */
 static long wb_try(__u32 round, struct wb_attempt *a)
 {
-	const struct wb_provider *p;
-	enum wb_counter down;
+	__u32 down;
 
 	/* The first round of a process that is no proxy's has been decided by wb_connect() already. */
 	if (round || a->query.self >= 0)
@@ -150,49 +240,44 @@ static long wb_try(__u32 round, struct wb_attempt *a)
 	down = wb_probe(a);
 	if (down == WB_REACHABLE)
 		return 1;
-	wb_count(down);
-	p = wb_chosen(a);
-	if (down == WB_REFUSED_NO_MEMORY || down == WB_REFUSED_OVER_SHARE) {
-		/* What the program has done to its own socket, or with its share, gets it past nobody. */
-		wb_count_provider(p->handle, WB_PROVIDER_BLOCKED);
-		a->decision.verdict = WB_REFUSE;
-		a->error = ENOBUFS;
-		return 1;
-	}
-	if (p->on_down == WB_BYPASS)
-		wb_count(WB_BYPASSED);
-	wb_count_provider(p->handle, p->on_down == WB_BLOCK ? WB_PROVIDER_BLOCKED : WB_PROVIDER_BYPASSED);
-	a->query.down |= 1ULL << (a->decision.provider & (WB_MAX_PROVIDERS - 1));
-	return 0;
+	/* Hidden from the verifier, which would else walk what follows once for each reason. */
+	a->error = wb_pass_over(a->policy, &a->query, &a->decision, down + wb_unknown_zero);
+	return !!a->error;
 }
 
-/* Add this connect()'s hop to the socket, and who asked if no proxy has said so. */
-static __always_inline void wb_stamp(struct wb_attempt *a)
+/*
+ * Add this connect()'s hop to the socket, and who asked if no proxy has said
+ * so. A global function, as wb_decide() is.
+ */
+__noinline int wb_stamp(const struct wb_policy *policy, const struct wb_query *query, const struct wb_decision *d,
+			struct wb_socket *s, __u64 netns_cookie)
 {
-	const struct wb_provider *p = wb_chosen(a);
-	struct wb_socket *s = a->socket;
-	struct wb_records *r = &s->records;
-	__u32 self = a->query.self;
+	const struct wb_provider *p;
+	struct wb_records *r;
 
-	if (!s->carried || (a->policy->flags & WB_TRACKING_OFF)) {
+	if (!policy || !query || !d || !s)
+		return 0;
+	p = wb_provider_at(policy, d->provider);
+	r = &s->records;
+	if (!s->carried || (policy->flags & WB_TRACKING_OFF)) {
 		r->version = WB_RECORDS_VERSION;
 		r->n_hops = 0;
 		s->carried = 0;
-		wb_describe_current(&r->origin, bpf_get_netns_cookie(a->ctx), wb_new_flow_id());
+		wb_describe_current(&r->origin, netns_cookie, wb_new_flow_id());
 		wb_current_program(&r->inode, &r->device);
 		wb_keep_lineage(); /* a later policy may ask, too */
-		if (a->query.self >= 0 && !(a->policy->flags & WB_TRACKING_OFF))
-			wb_add_hop(r, &a->policy->providers[self & (WB_MAX_PROVIDERS - 1)], &a->query.dst,
-				   WB_HOP_IMPLIED);
+		if (query->self >= 0 && !(policy->flags & WB_TRACKING_OFF))
+			wb_add_hop(r, wb_provider_at(policy, query->self), &query->dst, WB_HOP_IMPLIED);
 	}
-	wb_add_hop(r, p, &a->query.dst, 0);
-	s->proxy = *wb_proxy_for(p, &a->query.dst);
+	wb_add_hop(r, p, &query->dst, 0);
+	s->proxy = *wb_proxy_for(p, &query->dst);
 	if (p->flags & WB_EMULATE_TPROXY)
 		s->flags |= WB_BEHIND_TPROXY;
 	s->by.departure.proxy_cgroup = p->cgroup;
 	s->proxy_cgroup_level = p->cgroup_level;
 	wb_count(WB_REDIRECTED);
 	wb_count_provider(p->handle, WB_PROVIDER_REDIRECTED);
+	return 0;
 }
 
 static __always_inline int wb_refuse(int error)
@@ -217,9 +302,8 @@ static __always_inline bool wb_is_forbidden(struct wb_attempt *a)
 	wb_decide(a->policy, &a->query, hops, &a->decision);
 	a->shadowed = a->decision.shadowed;
 	if (a->decision.verdict == WB_PASS && a->query.n_hops) {
-		a->query.for_origin = 1;
+		a->query.layer |= WB_FOR_ORIGIN;
 		wb_decide(a->policy, &a->query, hops, &a->decision);
-		a->query.for_origin = 0;
 		a->shadowed |= a->decision.shadowed;
 	}
 	a->query.layer = WB_LAYER_REDIRECT;
@@ -256,6 +340,8 @@ static __always_inline void wb_choose(struct wb_attempt *a)
 /* What the application sees of the decision. */
 static __noinline int wb_conclude(struct wb_attempt *a)
 {
+	struct wb_socket *s;
+
 	switch (a->decision.verdict) {
 	case WB_FORBID:
 		wb_count(WB_FORBIDDEN);
@@ -263,14 +349,16 @@ static __noinline int wb_conclude(struct wb_attempt *a)
 		return wb_refuse(EACCES);
 	case WB_REFUSE:
 		wb_count(WB_BLOCKED);
-		return wb_refuse(a->error ? a->error : EACCES);
+		return a->error == ENOBUFS ? wb_refuse(ENOBUFS)
+					   : wb_refuse(EACCES); /* numbers that the verifier can see */
 	case WB_LOOP:
 		wb_count(WB_LOOPED);
 		return wb_refuse(ELOOP);
 	case WB_REDIRECT:
-		if (!a->socket) /* not reached: wb_probe() refuses it, but the verifier wants to see it */
-			return 1;
-		wb_stamp(a);
+		/* Without any of the two, which wb_probe() refuses, this is not reached; the verifier wants to see it. */
+		s = a->datagram ? (a->peer && !a->known ? &a->peer->socket : NULL) : a->socket;
+		if (s)
+			wb_stamp(a->policy, &a->query, &a->decision, s, bpf_get_netns_cookie(a->ctx));
 		return 1;
 	default:
 		wb_count(WB_PASSED);
@@ -278,20 +366,21 @@ static __noinline int wb_conclude(struct wb_attempt *a)
 	}
 }
 
-/* A connection of a proxy without records may forward one that it accepted. */
-static __noinline void wb_find_kin(struct wb_attempt *a)
+/* Whether the connection may forward one that a proxy accepted, should a proxy make it. */
+static __always_inline bool wb_may_have_kin(const struct wb_attempt *a)
+{
+	return !(a->policy->flags & WB_TRACKING_OFF) && wb_port_is_wanted(a->policy, &a->query.dst) &&
+	       wb_has_candidates(&a->query.dst);
+}
+
+/* A connection without records, of this provider's proxy, may forward one that it accepted. */
+static __noinline void wb_find_kin(struct wb_attempt *a, __u32 self)
 {
 	struct wb_heir heir = { .sk = a->ctx->sk, .socket = a->socket };
-	int self;
 
-	if (!heir.sk || (a->policy->flags & WB_TRACKING_OFF) || !wb_port_is_wanted(a->policy, a->query.dst.port))
+	if (!heir.sk)
 		return;
-	if (!wb_has_candidates(&a->query.dst))
-		return;
-	self = wb_current_provider(a->policy);
-	if (self < 0)
-		return;
-	heir.search.handle = a->policy->providers[self & (WB_MAX_PROVIDERS - 1)].handle;
+	heir.search.handle = wb_provider_at(a->policy, self)->handle;
 	heir.search.dst = a->query.dst;
 	heir.search.netns_cookie = bpf_get_netns_cookie(a->ctx);
 	a->query.kinship = wb_inherit(&heir);
@@ -300,22 +389,23 @@ static __noinline void wb_find_kin(struct wb_attempt *a)
 		a->query.n_hops = a->socket->carried;
 }
 
-/* Records that were taken over stay with the socket for as long as it dials where they lead. */
-static __always_inline void wb_keep_or_drop(struct wb_attempt *a)
+/* How many hops the socket carries. Those that it took over stay for as long as it dials where they lead. */
+static __noinline int wb_carried(struct wb_attempt *a)
 {
 	struct wb_socket *s = a->socket;
-	struct wb_endpoint dst;
 
+	if (!s)
+		return 0;
 	if (!(s->flags & WB_TOOK_OVER) || !s->carried)
-		return;
-	wb_hop_dst(wb_newest_hop(s), &dst);
-	if (wb_same_endpoint(&dst, &a->query.dst)) {
+		return s->carried;
+	if (wb_hop_is_to(&s->records.hops[(s->carried - 1) & (WB_MAX_HOPS - 1)], &a->query.dst)) {
 		a->query.kinship = s->flags & WB_IS_AMBIGUOUS ? WB_KIN_AMBIGUOUS : WB_KIN_INHERITED;
-		return;
+		return s->carried;
 	}
 	s->carried = 0;
 	s->flags = 0;
 	wb_forget_stamp(s);
+	return 0;
 }
 
 static __always_inline bool wb_is_any6(const struct wb_endpoint *dst)
@@ -329,41 +419,60 @@ static __always_inline bool wb_is_bound_mapped(const struct bpf_sock *sk)
 }
 
 /*
- * The connect hook. a->query.dst is where the application wants to go; *proxy,
- * on return, is where the connection goes instead, if it does. The socket is
- * locked by inet_stream_connect().
+ * Tell user space what became of it. A socket of UDP that is connected is no
+ * flow before something is sent: resolvers connect() to find out about routes.
+ * What there is to tell of it is kept: see wb_meet(). 1: it is lost. (A result
+ * that nobody uses clang leaves out, and the verifier finds a pointer in its
+ * place.)
  */
-static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attempt *a, const struct wb_endpoint **proxy)
+static __noinline int wb_report(struct wb_attempt *a)
 {
-	struct bpf_sock *sk = ctx->sk;
-	int answer;
+	bool later = wb_is_udp(a) && !a->datagram && a->decision.verdict == WB_REDIRECT;
+	const struct wb_records *records = NULL;
+	struct bpf_sock *sk = a->ctx->sk;
+	struct wb_outcome *o = NULL;
 
-	a->ctx = ctx;
-	a->query.self = -1;
-
-	if (!sk || ctx->protocol != IPPROTO_TCP)
-		return 1;
-	/* As tcp_v6_connect() does for a socket that is bound to an IPv4-mapped address. */
-	if (wb_is_any6(&a->query.dst) && wb_is_bound_mapped(sk))
-		a->query.dst.addr[2] = bpf_htonl(0xffff);
-	wb_resolve_any(&a->query.dst);
-	a->socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (a->socket) {
-		wb_begin_connect(a->socket);
-		wb_keep_or_drop(a);
-		a->query.n_hops = a->socket->carried;
+	if (a->datagram && a->peer)
+		records = &a->peer->socket.records;
+	else if (!a->datagram && a->socket && a->socket->records.n_hops)
+		records = &a->socket->records;
+	if (!wb_is_worth_telling(&a->query, &a->decision, records))
+		return 0;
+	if (later) {
+		o = sk ? bpf_sk_storage_get(&outcomes, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+		if (o) {
+			o->process.netns_cookie = bpf_get_netns_cookie(a->ctx);
+			wb_describe_outcome(a->policy, &a->query, &a->decision, records, o);
+			return 0;
+		}
+	} else {
+		o = bpf_ringbuf_reserve(&events, sizeof(*o), 0);
+		if (o) {
+			o->process.netns_cookie = bpf_get_netns_cookie(a->ctx);
+			wb_describe_outcome(a->policy, &a->query, &a->decision, records, o);
+			bpf_ringbuf_submit(o, 0);
+			return 0;
+		}
 	}
-	a->policy = wb_active_policy();
-	if (!a->policy)
-		return 1;
+	return 1;
+}
+
+/* What becomes of a connect(), or of a datagram without one. Its answer is the hook's. */
+static __always_inline int wb_judge(struct wb_attempt *a)
+{
+	int answer, self;
+
 	if (a->policy->flags & WB_TRACKING_OFF)
 		a->query.n_hops = 0;
 	if (wb_current_is_kernel()) {
 		wb_count(WB_PASSED);
 		return 1;
 	}
-	if (!a->query.n_hops)
-		wb_find_kin(a);
+	if (!a->query.n_hops && wb_may_have_kin(a)) {
+		self = wb_current_provider(a->policy);
+		if (self >= 0)
+			wb_find_kin(a, self);
+	}
 	if (a->policy->flags & (WB_ASKS_PROGRAM | WB_ASKS_USER | WB_ASKS_CGROUP))
 		wb_identify(a->policy, a->query.n_hops && a->socket ? &a->socket->records : NULL, &a->query);
 	if (!wb_is_forbidden(a))
@@ -374,11 +483,55 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attem
 	if (a->decision.shadowed)
 		bpf_loop(WB_MAX_PROVIDERS, wb_count_shadow, a, 0);
 	answer = wb_conclude(a);
-	wb_report_outcome(a->policy, &a->query, &a->decision,
-			  a->socket && a->socket->records.n_hops ? &a->socket->records : NULL,
-			  bpf_get_netns_cookie(ctx));
-	if (a->decision.verdict == WB_REDIRECT && a->socket)
-		*proxy = &a->socket->proxy;
+	if (!a->known && wb_report(a))
+		wb_count(WB_EVENTS_LOST);
+	return answer;
+}
+
+/*
+ * The connect hook. a->query.dst is where the application wants to go, and
+ * wb_new_dst(), on return, where the connection goes instead, if it does. The
+ * socket is locked by inet_stream_connect(), or by the hook of UDP.
+ */
+static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attempt *a)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_peers *own;
+	int answer;
+
+	a->ctx = ctx;
+	a->query.self = -1;
+	a->query.dst.protocol = ctx->protocol;
+
+	if (!sk || (ctx->protocol != IPPROTO_TCP && (ctx->protocol != IPPROTO_UDP || ctx->type != SOCK_DGRAM)))
+		return 1;
+	/* As tcp_v6_connect() does for a socket that is bound to an IPv4-mapped address. */
+	if (wb_is_any6(&a->query.dst) && wb_is_bound_mapped(sk))
+		a->query.dst.addr[2] = bpf_htonl(0xffff);
+	wb_resolve_any(&a->query.dst);
+	if (wb_is_udp(a)) {
+		own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
+		if (own)
+			wb_close_connected(own);
+		if (wb_is_peer_address(a->query.dst.addr) && wb_accept_peer(a))
+			return 1;
+	}
+	a->socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (a->socket)
+		wb_begin_connect(a->socket);
+	a->query.n_hops = wb_carried(a);
+	a->policy = wb_active_policy();
+	if (!a->policy || (wb_is_udp(a) && !(a->policy->flags & WB_WANTS_UDP)))
+		return 1;
+	answer = wb_judge(a);
+	if (a->decision.verdict != WB_REDIRECT || !a->socket)
+		return answer;
+	a->goes_to = WB_TO_PROXY;
+	if (wb_is_udp(a)) {
+		own = wb_peers_of(a);
+		if (own)
+			own->connected = wb_name_peer(&a->query.dst);
+	}
 	return answer;
 }
 

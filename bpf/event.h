@@ -44,6 +44,18 @@ static __always_inline void wb_report_accepted(const struct wb_socket *s)
 		bpf_ringbuf_submit(e, 0);
 }
 
+/* The datagrams that went either way stand for the bytes. */
+static __always_inline void wb_report_peer_closed(const struct wb_peer *peer)
+{
+	struct wb_end *e = wb_reserve_end(WB_EVENT_CLOSED, &peer->socket);
+
+	if (!e)
+		return;
+	e->sent = peer->sent;
+	e->received = peer->received;
+	bpf_ringbuf_submit(e, 0);
+}
+
 /* States in which our FIN has been acknowledged, and those in which the peer's has come, if all went in order. */
 #define WB_FIN_SENT (1 << BPF_TCP_FIN_WAIT2 | 1 << BPF_TCP_CLOSING | 1 << BPF_TCP_LAST_ACK | 1 << BPF_TCP_TIME_WAIT)
 #define WB_FIN_RECEIVED                                                                                    \

@@ -26,6 +26,24 @@ static __always_inline struct bpf_sock *wb_find_listener(struct bpf_sock_addr *c
 	return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 }
 
+/* Who would be given a datagram to this endpoint from nowhere in particular. To be released. */
+static __always_inline struct bpf_sock *wb_find_receiver(struct bpf_sock_addr *ctx, const struct wb_endpoint *at)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size;
+
+	if (wb_is_mapped(at->addr)) {
+		tuple.ipv4.daddr = at->addr[3];
+		tuple.ipv4.dport = at->port;
+		size = sizeof(tuple.ipv4);
+	} else {
+		__builtin_memcpy(tuple.ipv6.daddr, at->addr, sizeof(at->addr));
+		tuple.ipv6.dport = at->port;
+		size = sizeof(tuple.ipv6);
+	}
+	return bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
 /* How long the oldest connection in a listener's queue has waited for accept(), in microseconds; 0: there is none. */
 static __always_inline __u64 wb_longest_wait(const struct tcp_sock *listener)
 {

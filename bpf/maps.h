@@ -117,6 +117,57 @@ struct {
 	__type(value, __u64);
 } inflight_users SEC(".maps");
 
+/* The flows of UDP, as their proxies know them. They go when the client's socket is closed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << WB_PEER_BITS);
+	__type(key, struct wb_peer_key);
+	__type(value, struct wb_peer);
+} peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << WB_PEER_BITS);
+	__type(key, struct wb_peer_key);
+	__type(value, struct wb_context);
+} peer_contexts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << WB_PEER_BITS);
+	__type(key, struct wb_destination_key);
+	__type(value, __u64);
+} destinations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wb_peers);
+} socket_peers SEC(".maps");
+
+/* What is told of a connected socket of UDP once it has sent something. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wb_outcome);
+} outcomes SEC(".maps");
+
+/* Entries in `peers` by the user whose program made them; users share counts by hash. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << WB_USER_BITS);
+	__type(key, __u32);
+	__type(value, __u64);
+} peer_users SEC(".maps");
+
+/* The number that the last peer was named by. */
+__u64 peers_named;
+
 /* The key of the seal. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -177,12 +228,33 @@ static __always_inline void wb_count_provider(__u64 handle, enum wb_provider_cou
 		__sync_fetch_and_add(&counts->n[counter], 1);
 }
 
+static __always_inline __u32 wb_user_slot(__u32 uid)
+{
+	return uid * 2654435761U >> (32 - WB_USER_BITS);
+}
+
 /* How many connections a user has in mid-handshake. */
 static __always_inline __u64 *wb_user_in_flight(__u32 uid)
 {
-	__u32 slot = uid * 2654435761U >> (32 - WB_USER_BITS);
+	__u32 slot = wb_user_slot(uid);
 
 	return bpf_map_lookup_elem(&inflight_users, &slot);
+}
+
+/* How many flows of UDP. */
+static __always_inline __u64 *wb_user_peers(__u32 uid)
+{
+	__u32 slot = wb_user_slot(uid);
+
+	return bpf_map_lookup_elem(&peer_users, &slot);
+}
+
+static __always_inline void wb_count_peers_of(__u32 uid, __s64 n)
+{
+	__u64 *used = wb_user_peers(uid);
+
+	if (used)
+		__sync_fetch_and_add(used, n);
 }
 
 static __always_inline const struct wb_policy *wb_active_policy(void)

@@ -17,16 +17,17 @@ struct wb_scan {
 	struct wb_decision *decision;
 	const struct wb_set *sets[WB_DIMENSIONS];
 	__u64 pending;   /* words yet to look at, of one word of the summary */
-	__u32 summary;   /* the number of that word */
-	__u32 state;     /* only filters for this one */
-	__u32 from, end; /* only filters in this range */
-	__u32 found;
-	__u32 next; /* where wb_visit() goes on */
+	__u16 summary;   /* the number of that word */
+	__u16 state;     /* only filters for this one */
+	__u16 from, end; /* only filters in this range */
+	__u16 found;
+	__u16 next; /* where wb_visit() goes on */
+	__u32 reserved;
 };
 
 static __always_inline bool wb_is_mapped(const __be32 *addr)
 {
-	return addr[0] == 0 && addr[1] == 0 && addr[2] == bpf_htonl(0xffff);
+	return !(addr[0] | addr[1] | (addr[2] ^ bpf_htonl(0xffff))); /* one test, not three: see wb_state() */
 }
 
 /* The kernel takes a connect() to 0.0.0.0 or :: for one to loopback; so do the filters. */
@@ -122,6 +123,24 @@ static __always_inline const struct wb_set *wb_state_set(const struct wb_scan *s
  * verifier learns its bound from the test.
  */
 #define wb_keep_bound(index) asm volatile("" : "+r"(index))
+
+/* Where a provider's proxy takes what goes to dst. */
+static __always_inline const struct wb_endpoint *wb_proxy_for(const struct wb_provider *p,
+							      const struct wb_endpoint *dst)
+{
+	__u32 is_ipv6 = wb_nonzero(dst->addr[0] | dst->addr[1] | (dst->addr[2] ^ bpf_htonl(0xffff)));
+	__u32 i = wb_equal(dst->protocol, IPPROTO_UDP) << 1 | is_ipv6;
+
+	wb_keep_bound(i);
+	return &p->proxies[i & (WB_PROXIES - 1)];
+}
+
+/* The provider with this index, which is one. Its bound is to be seen by old verifiers, too. */
+static __always_inline const struct wb_provider *wb_provider_at(const struct wb_policy *policy, __u32 index)
+{
+	wb_keep_bound(index);
+	return &policy->providers[index & (WB_MAX_PROVIDERS - 1)];
+}
 
 /*
  * Makes a constant into a number that the verifier knows nothing of. It would
@@ -265,7 +284,7 @@ static long wb_scan_proxy(__u32 i, struct wb_scan *s)
 	if (i >= WB_MAX_PROVIDERS)
 		return 1;
 	p = &s->policy->providers[i];
-	if (!wb_same_endpoint(&p->proxy4, &s->query->dst) && !wb_same_endpoint(&p->proxy6, &s->query->dst))
+	if (!wb_same_endpoint(wb_proxy_for(p, &s->query->dst), &s->query->dst))
 		return 0;
 	s->found = 1;
 	return 1;
@@ -294,7 +313,7 @@ static __noinline bool wb_classify(struct wb_scan *s)
 {
 	struct wb_class_key key = { .prefix_bits = WB_CLASS_FIXED_BITS + 128, .generation = s->policy->generation };
 	const struct wb_query *q = s->query;
-	const struct wb_subject *process = q->for_origin ? &q->origin : &q->process;
+	const struct wb_subject *process = q->layer & WB_FOR_ORIGIN ? &q->origin : &q->process;
 	__u32 flags = s->policy->flags;
 
 	__builtin_memcpy(key.data, q->dst.addr, sizeof(key.data));
@@ -304,7 +323,7 @@ static __noinline bool wb_classify(struct wb_scan *s)
 	for (int d = WB_PORT; d < WB_DIMENSIONS; d++)
 		s->sets[d] = s->sets[WB_DESTINATION];
 
-	wb_set_key64(&key, q->dst.port, 0);
+	wb_set_key64(&key, q->dst.protocol | (__u32)q->dst.port << 16, 0);
 	s->sets[WB_PORT] = wb_class_of(&key, WB_PORT);
 	if (!s->sets[WB_PORT])
 		return false;
@@ -333,11 +352,13 @@ static __noinline bool wb_classify(struct wb_scan *s)
 	return true;
 }
 
-static __always_inline bool wb_port_is_wanted(const struct wb_policy *policy, __be16 port)
+static __always_inline bool wb_port_is_wanted(const struct wb_policy *policy, const struct wb_endpoint *dst)
 {
-	__u16 p = bpf_ntohs(port);
+	__u16 p = bpf_ntohs(dst->port);
+	__u32 word = wb_equal(dst->protocol, IPPROTO_UDP) << 10 | p / 64;
 
-	return policy->ports[p / 64] >> (p & 63) & 1;
+	wb_keep_bound(word);
+	return policy->ports[word & 2047] >> (p & 63) & 1;
 }
 
 /*
@@ -357,7 +378,7 @@ __noinline int wb_decide(const struct wb_policy *policy, const struct wb_query *
 	if (!policy || !query || !decision)
 		return 0;
 	__builtin_memset(decision, 0, sizeof(*decision));
-	if (!wb_port_is_wanted(policy, query->dst.port))
+	if (!wb_port_is_wanted(policy, &query->dst))
 		return 0;
 	s.policy = policy;
 	s.query = query;
@@ -365,14 +386,14 @@ __noinline int wb_decide(const struct wb_policy *policy, const struct wb_query *
 	s.decision = decision;
 	if (!wb_classify(&s))
 		return 0;
-	s.next = query->layer == WB_LAYER_AUTHORIZE ? policy->end[WB_LAYER_REDIRECT] : wb_hide(&s, 0);
+	s.next = query->layer & WB_LAYER_AUTHORIZE ? policy->end[WB_LAYER_REDIRECT] : wb_hide(&s, 0);
 	s.state = wb_hide(&s, WB_ANY_STATE);
 	if (!(wb_summary(&s, 0) | wb_summary(&s, 1) | wb_summary(&s, 2)))
 		return 0;
 	bpf_loop(policy->n_providers, wb_visit, &s, 0);
 
 	/* Who dials a proxy by its own address gets it: redirecting that would make the proxy call itself. */
-	if (query->layer == WB_LAYER_AUTHORIZE ||
+	if (query->layer & WB_LAYER_AUTHORIZE ||
 	    (decision->verdict == WB_PASS && !(decision->bypassed | decision->shadowed | decision->excluded)))
 		return 0;
 	s.found = 0;

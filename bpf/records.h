@@ -44,7 +44,16 @@ static __always_inline void wb_hop_dst(const struct wb_hop *hop, struct wb_endpo
 {
 	__builtin_memcpy(dst->addr, hop->addr, sizeof(dst->addr));
 	dst->port = hop->port;
-	dst->reserved = 0;
+	dst->protocol = hop->flags & WB_HOP_UDP ? IPPROTO_UDP : IPPROTO_TCP;
+}
+
+/* Whether the hop's connection wanted to go to dst. */
+static __always_inline bool wb_hop_is_to(const struct wb_hop *hop, const struct wb_endpoint *dst)
+{
+	__u32 other = (hop->addr[0] ^ dst->addr[0]) | (hop->addr[1] ^ dst->addr[1]) | (hop->addr[2] ^ dst->addr[2]) |
+		      (hop->addr[3] ^ dst->addr[3]) | (__u32)(hop->port ^ dst->port);
+
+	return !(other | (!!(hop->flags & WB_HOP_UDP) ^ (dst->protocol == IPPROTO_UDP)));
 }
 
 /* Add a hop to the records. The decision has made sure that there is room; the verifier has not. */
@@ -61,7 +70,7 @@ static __always_inline void wb_add_hop(struct wb_records *r, const struct wb_pro
 	hop->time = bpf_ktime_get_boot_ns();
 	__builtin_memcpy(hop->addr, dst->addr, sizeof(hop->addr));
 	hop->port = dst->port;
-	hop->flags = flags;
+	hop->flags = flags | (dst->protocol == IPPROTO_UDP ? WB_HOP_UDP : 0);
 	hop->weight = p->weight;
 	r->n_hops = i + 1;
 }

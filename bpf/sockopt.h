@@ -28,9 +28,10 @@ struct wb_sockaddr_in6 {
 	__u32 scope_id;
 };
 
-static __always_inline bool wb_is_tcp(const struct bpf_sock *sk)
+static __always_inline bool wb_has_records(const struct bpf_sock *sk)
 {
-	return sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP &&
+	return ((sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP) ||
+		(sk->type == SOCK_DGRAM && sk->protocol == IPPROTO_UDP)) &&
 	       (sk->family == AF_INET || sk->family == AF_INET6);
 }
 
@@ -207,7 +208,7 @@ static __always_inline int wb_answer(struct bpf_sockopt *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	struct wb_socket *s;
 
-	if (!sk || !wb_is_tcp(sk))
+	if (!sk || !wb_has_records(sk))
 		return -EINVAL;
 	if (!wb_is_connected(sk))
 		return -ENOTCONN;
@@ -244,7 +245,7 @@ static __always_inline void wb_answer_netfilter(struct bpf_sockopt *ctx)
 	struct wb_socket *s;
 	int err;
 
-	if (!sk || !wb_is_tcp(sk))
+	if (!sk || !wb_has_records(sk))
 		return;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!s || s->role != WB_ACCEPTED || !s->records.n_hops)
@@ -276,7 +277,7 @@ static __always_inline int wb_set_records(struct bpf_sockopt *ctx)
 		wb_count(WB_SET_DENIED);
 		return -EACCES;
 	}
-	if (!sk || !wb_is_tcp(sk)) {
+	if (!sk || !wb_has_records(sk)) {
 		wb_count(WB_SET_SOCKET_TYPE);
 		return -EINVAL;
 	}

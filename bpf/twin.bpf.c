@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <linux/bpf.h>
+#include <linux/in.h>
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>

@@ -17,6 +17,7 @@
 
 #include "net.h"
 #include "connect.h"
+#include "datagram.h"
 #include "flight.h"
 #include "sockopt.h"
 #include "iter.h"
@@ -27,39 +28,127 @@ SEC("cgroup/connect4")
 int wb_connect4(struct bpf_sock_addr *ctx)
 {
 	struct wb_attempt a = { .query.dst.port = ctx->user_port };
-	const struct wb_endpoint *proxy = NULL;
+	const struct wb_endpoint *dst;
 	int verdict;
 
 	a.query.dst.addr[2] = bpf_htonl(0xffff);
 	a.query.dst.addr[3] = ctx->user_ip4;
-	verdict = wb_connect(ctx, &a, &proxy);
-	if (proxy) {
-		ctx->user_ip4 = proxy->addr[3];
-		ctx->user_port = proxy->port;
+	verdict = wb_connect(ctx, &a);
+	dst = wb_new_dst(&a);
+	if (dst) {
+		ctx->user_ip4 = dst->addr[3];
+		ctx->user_port = dst->port;
 	}
 	return verdict;
+}
+
+static __always_inline void wb_read_dst6(struct bpf_sock_addr *ctx, struct wb_endpoint *dst)
+{
+	dst->addr[0] = ctx->user_ip6[0];
+	dst->addr[1] = ctx->user_ip6[1];
+	dst->addr[2] = ctx->user_ip6[2];
+	dst->addr[3] = ctx->user_ip6[3];
+}
+
+static __always_inline void wb_write_dst6(struct bpf_sock_addr *ctx, const struct wb_endpoint *dst)
+{
+	ctx->user_ip6[0] = dst->addr[0];
+	ctx->user_ip6[1] = dst->addr[1];
+	ctx->user_ip6[2] = dst->addr[2];
+	ctx->user_ip6[3] = dst->addr[3];
+	ctx->user_port = dst->port;
 }
 
 SEC("cgroup/connect6")
 int wb_connect6(struct bpf_sock_addr *ctx)
 {
 	struct wb_attempt a = { .query.dst.port = ctx->user_port };
-	const struct wb_endpoint *proxy = NULL;
+	const struct wb_endpoint *dst;
 	int verdict;
 
-	a.query.dst.addr[0] = ctx->user_ip6[0];
-	a.query.dst.addr[1] = ctx->user_ip6[1];
-	a.query.dst.addr[2] = ctx->user_ip6[2];
-	a.query.dst.addr[3] = ctx->user_ip6[3];
-	verdict = wb_connect(ctx, &a, &proxy);
-	if (proxy) {
-		ctx->user_ip6[0] = proxy->addr[0];
-		ctx->user_ip6[1] = proxy->addr[1];
-		ctx->user_ip6[2] = proxy->addr[2];
-		ctx->user_ip6[3] = proxy->addr[3];
-		ctx->user_port = proxy->port;
+	wb_read_dst6(ctx, &a.query.dst);
+	verdict = wb_connect(ctx, &a);
+	dst = wb_new_dst(&a);
+	if (dst)
+		wb_write_dst6(ctx, dst);
+	return verdict;
+}
+
+SEC("cgroup/sendmsg4")
+int wb_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct wb_attempt a = { .query.dst.port = ctx->user_port };
+	const struct wb_endpoint *dst;
+	const __be32 *source;
+	int verdict;
+
+	a.query.dst.addr[2] = bpf_htonl(0xffff);
+	a.query.dst.addr[3] = ctx->msg_src_ip4;
+	if (!wb_bind(ctx, wb_is_peer_address(a.query.dst.addr)))
+		return 0;
+	a.query.dst.addr[3] = ctx->user_ip4;
+	verdict = wb_send(ctx, &a);
+	dst = wb_new_dst(&a);
+	if (dst) {
+		ctx->user_ip4 = dst->addr[3];
+		ctx->user_port = dst->port;
+	}
+	source = wb_new_source(&a);
+	if (source)
+		ctx->msg_src_ip4 = source[3];
+	return verdict;
+}
+
+SEC("cgroup/sendmsg6")
+int wb_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct wb_attempt a = { .query.dst.port = ctx->user_port };
+	const struct wb_endpoint *dst;
+	const __be32 *source;
+	int verdict;
+
+	/* Read into what is going to have the destination. */
+	a.query.dst.addr[0] = ctx->msg_src_ip6[0];
+	a.query.dst.addr[1] = ctx->msg_src_ip6[1];
+	a.query.dst.addr[2] = ctx->msg_src_ip6[2];
+	a.query.dst.addr[3] = ctx->msg_src_ip6[3];
+	if (!wb_bind(ctx, wb_is_peer_address(a.query.dst.addr)))
+		return 0;
+	wb_read_dst6(ctx, &a.query.dst);
+	verdict = wb_send(ctx, &a);
+	dst = wb_new_dst(&a);
+	if (dst)
+		wb_write_dst6(ctx, dst);
+	source = wb_new_source(&a);
+	if (source) {
+		ctx->msg_src_ip6[0] = source[0];
+		ctx->msg_src_ip6[1] = source[1];
+		ctx->msg_src_ip6[2] = source[2];
+		ctx->msg_src_ip6[3] = source[3];
 	}
 	return verdict;
+}
+
+SEC("cgroup/bind4")
+int wb_bind4(struct bpf_sock_addr *ctx)
+{
+	return wb_bind(ctx, wb_is_peer_ip4(ctx->user_ip4));
+}
+
+SEC("cgroup/bind6")
+int wb_bind6(struct bpf_sock_addr *ctx)
+{
+	struct wb_endpoint at = {};
+
+	wb_read_dst6(ctx, &at);
+	return wb_bind(ctx, wb_is_peer_address(at.addr));
+}
+
+SEC("cgroup/sock_release")
+int wb_sock_release(struct bpf_sock *sk)
+{
+	wb_release(sk);
+	return 1;
 }
 
 /* The peer that the application asked for, if `peer` is the proxy that it got instead. */
@@ -111,16 +200,9 @@ static __always_inline int wb_rename6(struct bpf_sock_addr *ctx, wb_rename *rena
 {
 	struct wb_endpoint name = { .port = ctx->user_port };
 
-	name.addr[0] = ctx->user_ip6[0];
-	name.addr[1] = ctx->user_ip6[1];
-	name.addr[2] = ctx->user_ip6[2];
-	name.addr[3] = ctx->user_ip6[3];
+	wb_read_dst6(ctx, &name);
 	rename(ctx, &name);
-	ctx->user_ip6[0] = name.addr[0];
-	ctx->user_ip6[1] = name.addr[1];
-	ctx->user_ip6[2] = name.addr[2];
-	ctx->user_ip6[3] = name.addr[3];
-	ctx->user_port = name.port;
+	wb_write_dst6(ctx, &name);
 	return 1;
 }
 
@@ -146,6 +228,18 @@ SEC("cgroup/getsockname6")
 int wb_getsockname6(struct bpf_sock_addr *ctx)
 {
 	return wb_rename6(ctx, wb_own_name);
+}
+
+SEC("cgroup/recvmsg4")
+int wb_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return wb_rename4(ctx, wb_receive);
+}
+
+SEC("cgroup/recvmsg6")
+int wb_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return wb_rename6(ctx, wb_receive);
 }
 
 SEC("sockops")
@@ -223,5 +317,6 @@ struct wb_exports {
 	enum wb_socket_flags socket_flags;
 	enum wb_provider_flags provider_flags;
 	enum wb_kinship kinship;
+	enum wb_peer_flags peer_flags;
 	enum wb_on_down on_down;
 } __attribute__((packed)) * wb_exports __attribute__((unused));

@@ -21,8 +21,8 @@
 #define SOL_WAYBILL 0x5742
 
 /*
- * The options. All can be read on a connected TCP socket; only the records can
- * be set, on a TCP socket that is not connected yet.
+ * The options. All can be read on a connected socket of TCP or UDP; only the
+ * records can be set, on one that is not connected yet.
  */
 #define WAYBILL_REDIRECT_RECORDS 1 /* opaque bytes: pass them on, do not look inside */
 #define WAYBILL_REDIRECT_CONTEXT 2 /* bytes that the provider's filter attached for its own proxy */

@@ -43,7 +43,7 @@ type Attached struct {
 }
 
 // neighbouring lists the hooks that [AttachedTo] looks at: those of
-// Engine.attach, and for UDP those with which others redirect.
+// Engine.attach.
 var neighbouring = []struct {
 	name   string
 	attach ebpf.AttachType
@@ -53,13 +53,18 @@ var neighbouring = []struct {
 	{"connect6", ebpf.AttachCGroupInet6Connect, true},
 	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, true},
 	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, true},
+	{"getsockname4", ebpf.AttachCgroupInet4GetSockname, true},
+	{"getsockname6", ebpf.AttachCgroupInet6GetSockname, true},
+	{"bind4", ebpf.AttachCGroupInet4Bind, true},
+	{"bind6", ebpf.AttachCGroupInet6Bind, true},
+	{"sock_release", ebpf.AttachCgroupInetSockRelease, true},
 	{"sockops", ebpf.AttachCGroupSockOps, true},
 	{"getsockopt", ebpf.AttachCGroupGetsockopt, true},
 	{"setsockopt", ebpf.AttachCGroupSetsockopt, true},
-	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, false},
-	{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, false},
-	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, false},
-	{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, false},
+	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, true},
+	{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, true},
+	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, true},
+	{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, true},
 }
 
 // AttachedTo returns the programs that are attached to the cgroup at dir

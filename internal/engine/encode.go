@@ -24,13 +24,14 @@ func encode(t *policy.Table, generation uint32) *kernelWbPolicy {
 			Handle:      p.Handle,
 			Cgroup:      p.ID.ID,
 			CgroupLevel: p.ID.Level,
-			Proxy4:      encodeEndpoint(p.Listen),
-			Proxy6:      encodeEndpoint(p.Listen6),
-			Weight:      p.Weight,
-			OnDown:      encodeOnDown(p.OnDown),
-			Flags:       encodeProviderFlags(p),
-			End:         [2]uint32{uint32(p.Redirects.End), uint32(p.Authorizes.End)},
-			StuckAfter:  uint32(p.StuckLimit().Microseconds()),
+			Proxies: [4]kernelWbEndpoint{
+				encodeEndpoint(p.Listen), encodeEndpoint(p.Listen6), encodeEndpoint(p.UDP), encodeEndpoint(p.UDP6),
+			},
+			Weight:     p.Weight,
+			OnDown:     encodeOnDown(p.OnDown),
+			Flags:      encodeProviderFlags(p),
+			End:        [2]uint32{uint32(p.Redirects.End), uint32(p.Authorizes.End)},
+			StuckAfter: uint32(p.StuckLimit().Microseconds()),
 		}
 	}
 	for i, f := range t.Filters {
@@ -54,6 +55,9 @@ func encodeFlags(t *policy.Table) uint32 {
 	}
 	if t.Asks(policy.DimProgram, policy.DimOriginalProgram) {
 		flags |= kernelWbPolicyFlagsWB_ASKS_PROGRAM
+	}
+	if t.WantsUDP() {
+		flags |= kernelWbPolicyFlagsWB_WANTS_UDP
 	}
 	if t.Asks(policy.DimUser) {
 		flags |= kernelWbPolicyFlagsWB_ASKS_USER

@@ -193,6 +193,13 @@ var hookNames = []hook{
 	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, func(o *kernelObjects) *ebpf.Program { return o.WbGetpeername6 }},
 	{"getsockname4", ebpf.AttachCgroupInet4GetSockname, func(o *kernelObjects) *ebpf.Program { return o.WbGetsockname4 }},
 	{"getsockname6", ebpf.AttachCgroupInet6GetSockname, func(o *kernelObjects) *ebpf.Program { return o.WbGetsockname6 }},
+	{"bind4", ebpf.AttachCGroupInet4Bind, func(o *kernelObjects) *ebpf.Program { return o.WbBind4 }},
+	{"bind6", ebpf.AttachCGroupInet6Bind, func(o *kernelObjects) *ebpf.Program { return o.WbBind6 }},
+	{"sock_release", ebpf.AttachCgroupInetSockRelease, func(o *kernelObjects) *ebpf.Program { return o.WbSockRelease }},
+	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, func(o *kernelObjects) *ebpf.Program { return o.WbRecvmsg4 }},
+	{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, func(o *kernelObjects) *ebpf.Program { return o.WbRecvmsg6 }},
+	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, func(o *kernelObjects) *ebpf.Program { return o.WbSendmsg4 }},
+	{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, func(o *kernelObjects) *ebpf.Program { return o.WbSendmsg6 }},
 	{"connect4", ebpf.AttachCGroupInet4Connect, func(o *kernelObjects) *ebpf.Program { return o.WbConnect4 }},
 	{"connect6", ebpf.AttachCGroupInet6Connect, func(o *kernelObjects) *ebpf.Program { return o.WbConnect6 }},
 }

@@ -146,6 +146,9 @@ func (r *Events) decodeOutcome(event *flow.Event, o *kernelWbOutcome) bool {
 		return false
 	}
 	event.Dst = decodeEndpoint(o.Dst)
+	if o.Dst.Protocol == unix.IPPROTO_UDP {
+		event.Protocol = flow.UDP
+	}
 	event.Kinship = kinships[kernelWbKinship(o.Kinship)]
 	event.Process = decodeProcess(o)
 	if event.Kind != flow.Passed {

@@ -109,7 +109,7 @@ func addAddresses() error {
 	if err != nil {
 		return err
 	}
-	for _, address := range []string{"192.0.2.2/32", "192.0.2.3/32", "2001:db8::2/128"} {
+	for _, address := range []string{"192.0.2.3/32"} {
 		a, err := netlink.ParseAddr(address)
 		if err != nil {
 			return err

@@ -77,18 +77,26 @@ const (
 	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 22
 	kernelWbCounterWB_INHERITED             kernelWbCounter = 23
 	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 24
-	kernelWbCounterWB_UNLISTED              kernelWbCounter = 25
-	kernelWbCounterWB_QUERIED               kernelWbCounter = 26
-	kernelWbCounterWB_SET                   kernelWbCounter = 27
-	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 28
-	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 29
-	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 30
-	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 31
-	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 32
-	kernelWbCounterWB_SET_NO_MEMORY         kernelWbCounter = 33
-	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 34
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 35
+	kernelWbCounterWB_PEERS_FULL            kernelWbCounter = 25
+	kernelWbCounterWB_UNLISTED              kernelWbCounter = 26
+	kernelWbCounterWB_QUERIED               kernelWbCounter = 27
+	kernelWbCounterWB_SET                   kernelWbCounter = 28
+	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 29
+	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 30
+	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 31
+	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 32
+	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 33
+	kernelWbCounterWB_SET_NO_MEMORY         kernelWbCounter = 34
+	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 35
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 36
 )
+
+type kernelWbDestinationKey struct {
+	_        structs.HostLayout
+	Cookie   uint64
+	Dst      kernelWbEndpoint
+	Reserved uint32
+}
 
 type kernelWbDimension uint32
 
@@ -117,7 +125,7 @@ type kernelWbEndpoint struct {
 	_        structs.HostLayout
 	Addr     [4]uint32
 	Port     uint16
-	Reserved uint16
+	Protocol uint16
 }
 
 type kernelWbEvent struct {
@@ -176,6 +184,7 @@ type kernelWbHopFlags uint32
 
 const (
 	kernelWbHopFlagsWB_HOP_IMPLIED kernelWbHopFlags = 1
+	kernelWbHopFlagsWB_HOP_UDP     kernelWbHopFlags = 2
 )
 
 type kernelWbKey struct {
@@ -197,6 +206,7 @@ type kernelWbLayer uint32
 const (
 	kernelWbLayerWB_LAYER_REDIRECT  kernelWbLayer = 0
 	kernelWbLayerWB_LAYER_AUTHORIZE kernelWbLayer = 1
+	kernelWbLayerWB_FOR_ORIGIN      kernelWbLayer = 2
 )
 
 type kernelWbLinks struct {
@@ -252,6 +262,52 @@ type kernelWbOutcome struct {
 	Args       [256]uint8
 }
 
+type kernelWbPeer struct {
+	_           structs.HostLayout
+	Socket      kernelWbSocket
+	Client      kernelWbEndpoint
+	Uid         uint32
+	Addr        [4]uint32
+	Cookie      uint64
+	ProxyCgroup uint64
+	Last        uint64
+	Sent        uint64
+	Received    uint64
+	Next        uint64
+	Generation  uint32
+	Flags       uint32
+}
+
+type kernelWbPeerFlags uint32
+
+const (
+	kernelWbPeerFlagsWB_PEER_CONNECTED kernelWbPeerFlags = 1
+	kernelWbPeerFlagsWB_PEER_ARRIVED   kernelWbPeerFlags = 2
+	kernelWbPeerFlagsWB_PEER_TAKEN     kernelWbPeerFlags = 4
+)
+
+type kernelWbPeerKey struct {
+	_           structs.HostLayout
+	NetnsCookie uint64
+	Peer        kernelWbEndpoint
+	Reserved    uint32
+}
+
+type kernelWbPeers struct {
+	_           structs.HostLayout
+	Oldest      uint64
+	Youngest    uint64
+	Connected   uint64
+	Cookie      uint64
+	NetnsCookie uint64
+	N           uint32
+	Closings    uint32
+	Addr        [4]uint32
+	Port        uint16
+	Reserved    uint16
+	Uid         uint32
+}
+
 type kernelWbPolicy struct {
 	_           structs.HostLayout
 	Generation  uint32
@@ -262,7 +318,7 @@ type kernelWbPolicy struct {
 	Providers   [64]kernelWbProvider
 	Filters     [10240]kernelWbFilter
 	States      [8]kernelWbSet
-	Ports       [1024]uint64
+	Ports       [2048]uint64
 }
 
 type kernelWbPolicyFlags uint32
@@ -272,6 +328,7 @@ const (
 	kernelWbPolicyFlagsWB_ASKS_PROGRAM kernelWbPolicyFlags = 2
 	kernelWbPolicyFlagsWB_ASKS_USER    kernelWbPolicyFlags = 4
 	kernelWbPolicyFlagsWB_ASKS_CGROUP  kernelWbPolicyFlags = 8
+	kernelWbPolicyFlagsWB_WANTS_UDP    kernelWbPolicyFlags = 16
 )
 
 type kernelWbProcess struct {
@@ -291,8 +348,7 @@ type kernelWbProvider struct {
 	_           structs.HostLayout
 	Handle      uint64
 	Cgroup      uint64
-	Proxy4      kernelWbEndpoint
-	Proxy6      kernelWbEndpoint
+	Proxies     [4]kernelWbEndpoint
 	Weight      int32
 	CgroupLevel uint32
 	OnDown      uint16
@@ -394,6 +450,7 @@ const (
 	kernelMapClasses          = "classes"
 	kernelMapContexts         = "contexts"
 	kernelMapCounters         = "counters"
+	kernelMapDestinations     = "destinations"
 	kernelMapEvents           = "events"
 	kernelMapInflight         = "inflight"
 	kernelMapInflightContexts = "inflight_contexts"
@@ -401,11 +458,18 @@ const (
 	kernelMapKeys             = "keys"
 	kernelMapLineages         = "lineages"
 	kernelMapMeta             = "meta"
+	kernelMapOutcomes         = "outcomes"
+	kernelMapPeerContexts     = "peer_contexts"
+	kernelMapPeerUsers        = "peer_users"
+	kernelMapPeers            = "peers"
 	kernelMapPolicies         = "policies"
 	kernelMapProviderCounters = "provider_counters"
 	kernelMapQueues           = "queues"
 	kernelMapSocketContexts   = "socket_contexts"
+	kernelMapSocketPeers      = "socket_peers"
 	kernelMapSockets          = "sockets"
+	kernelProgWbBind4         = "wb_bind4"
+	kernelProgWbBind6         = "wb_bind6"
 	kernelProgWbConnect4      = "wb_connect4"
 	kernelProgWbConnect6      = "wb_connect6"
 	kernelProgWbGetpeername4  = "wb_getpeername4"
@@ -415,11 +479,17 @@ const (
 	kernelProgWbGetsockopt    = "wb_getsockopt"
 	kernelProgWbListFlows     = "wb_list_flows"
 	kernelProgWbListListeners = "wb_list_listeners"
+	kernelProgWbRecvmsg4      = "wb_recvmsg4"
+	kernelProgWbRecvmsg6      = "wb_recvmsg6"
+	kernelProgWbSendmsg4      = "wb_sendmsg4"
+	kernelProgWbSendmsg6      = "wb_sendmsg6"
 	kernelProgWbSetsockopt    = "wb_setsockopt"
+	kernelProgWbSockRelease   = "wb_sock_release"
 	kernelProgWbSockops       = "wb_sockops"
 	kernelVarInflightLimit    = "inflight_limit"
 	kernelVarInflightUsed     = "inflight_used"
 	kernelVarPageSize         = "page_size"
+	kernelVarPeersNamed       = "peers_named"
 	kernelVarWbExports        = "wb_exports"
 	kernelVarWbUnknownZero    = "wb_unknown_zero"
 )
@@ -466,6 +536,8 @@ type kernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
+	WbBind4         *ebpf.ProgramSpec `ebpf:"wb_bind4"`
+	WbBind6         *ebpf.ProgramSpec `ebpf:"wb_bind6"`
 	WbConnect4      *ebpf.ProgramSpec `ebpf:"wb_connect4"`
 	WbConnect6      *ebpf.ProgramSpec `ebpf:"wb_connect6"`
 	WbGetpeername4  *ebpf.ProgramSpec `ebpf:"wb_getpeername4"`
@@ -475,7 +547,12 @@ type kernelProgramSpecs struct {
 	WbGetsockopt    *ebpf.ProgramSpec `ebpf:"wb_getsockopt"`
 	WbListFlows     *ebpf.ProgramSpec `ebpf:"wb_list_flows"`
 	WbListListeners *ebpf.ProgramSpec `ebpf:"wb_list_listeners"`
+	WbRecvmsg4      *ebpf.ProgramSpec `ebpf:"wb_recvmsg4"`
+	WbRecvmsg6      *ebpf.ProgramSpec `ebpf:"wb_recvmsg6"`
+	WbSendmsg4      *ebpf.ProgramSpec `ebpf:"wb_sendmsg4"`
+	WbSendmsg6      *ebpf.ProgramSpec `ebpf:"wb_sendmsg6"`
 	WbSetsockopt    *ebpf.ProgramSpec `ebpf:"wb_setsockopt"`
+	WbSockRelease   *ebpf.ProgramSpec `ebpf:"wb_sock_release"`
 	WbSockops       *ebpf.ProgramSpec `ebpf:"wb_sockops"`
 }
 
@@ -487,6 +564,7 @@ type kernelMapSpecs struct {
 	Classes          *ebpf.MapSpec `ebpf:"classes"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Destinations     *ebpf.MapSpec `ebpf:"destinations"`
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
@@ -494,10 +572,15 @@ type kernelMapSpecs struct {
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
 	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
+	Outcomes         *ebpf.MapSpec `ebpf:"outcomes"`
+	PeerContexts     *ebpf.MapSpec `ebpf:"peer_contexts"`
+	PeerUsers        *ebpf.MapSpec `ebpf:"peer_users"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
 	Queues           *ebpf.MapSpec `ebpf:"queues"`
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
+	SocketPeers      *ebpf.MapSpec `ebpf:"socket_peers"`
 	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -508,6 +591,7 @@ type kernelVariableSpecs struct {
 	InflightLimit *ebpf.VariableSpec `ebpf:"inflight_limit"`
 	InflightUsed  *ebpf.VariableSpec `ebpf:"inflight_used"`
 	PageSize      *ebpf.VariableSpec `ebpf:"page_size"`
+	PeersNamed    *ebpf.VariableSpec `ebpf:"peers_named"`
 	WbExports     *ebpf.VariableSpec `ebpf:"wb_exports"`
 	WbUnknownZero *ebpf.VariableSpec `ebpf:"wb_unknown_zero"`
 }
@@ -536,6 +620,7 @@ type kernelMaps struct {
 	Classes          *ebpf.Map `ebpf:"classes"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
+	Destinations     *ebpf.Map `ebpf:"destinations"`
 	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
@@ -543,10 +628,15 @@ type kernelMaps struct {
 	Keys             *ebpf.Map `ebpf:"keys"`
 	Lineages         *ebpf.Map `ebpf:"lineages"`
 	Meta             *ebpf.Map `ebpf:"meta"`
+	Outcomes         *ebpf.Map `ebpf:"outcomes"`
+	PeerContexts     *ebpf.Map `ebpf:"peer_contexts"`
+	PeerUsers        *ebpf.Map `ebpf:"peer_users"`
+	Peers            *ebpf.Map `ebpf:"peers"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
 	Queues           *ebpf.Map `ebpf:"queues"`
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
+	SocketPeers      *ebpf.Map `ebpf:"socket_peers"`
 	Sockets          *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -556,6 +646,7 @@ func (m *kernelMaps) Close() error {
 		m.Classes,
 		m.Contexts,
 		m.Counters,
+		m.Destinations,
 		m.Events,
 		m.Inflight,
 		m.InflightContexts,
@@ -563,10 +654,15 @@ func (m *kernelMaps) Close() error {
 		m.Keys,
 		m.Lineages,
 		m.Meta,
+		m.Outcomes,
+		m.PeerContexts,
+		m.PeerUsers,
+		m.Peers,
 		m.Policies,
 		m.ProviderCounters,
 		m.Queues,
 		m.SocketContexts,
+		m.SocketPeers,
 		m.Sockets,
 	)
 }
@@ -578,6 +674,7 @@ type kernelVariables struct {
 	InflightLimit *ebpf.Variable `ebpf:"inflight_limit"`
 	InflightUsed  *ebpf.Variable `ebpf:"inflight_used"`
 	PageSize      *ebpf.Variable `ebpf:"page_size"`
+	PeersNamed    *ebpf.Variable `ebpf:"peers_named"`
 	WbExports     *ebpf.Variable `ebpf:"wb_exports"`
 	WbUnknownZero *ebpf.Variable `ebpf:"wb_unknown_zero"`
 }
@@ -586,6 +683,8 @@ type kernelVariables struct {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
+	WbBind4         *ebpf.Program `ebpf:"wb_bind4"`
+	WbBind6         *ebpf.Program `ebpf:"wb_bind6"`
 	WbConnect4      *ebpf.Program `ebpf:"wb_connect4"`
 	WbConnect6      *ebpf.Program `ebpf:"wb_connect6"`
 	WbGetpeername4  *ebpf.Program `ebpf:"wb_getpeername4"`
@@ -595,12 +694,19 @@ type kernelPrograms struct {
 	WbGetsockopt    *ebpf.Program `ebpf:"wb_getsockopt"`
 	WbListFlows     *ebpf.Program `ebpf:"wb_list_flows"`
 	WbListListeners *ebpf.Program `ebpf:"wb_list_listeners"`
+	WbRecvmsg4      *ebpf.Program `ebpf:"wb_recvmsg4"`
+	WbRecvmsg6      *ebpf.Program `ebpf:"wb_recvmsg6"`
+	WbSendmsg4      *ebpf.Program `ebpf:"wb_sendmsg4"`
+	WbSendmsg6      *ebpf.Program `ebpf:"wb_sendmsg6"`
 	WbSetsockopt    *ebpf.Program `ebpf:"wb_setsockopt"`
+	WbSockRelease   *ebpf.Program `ebpf:"wb_sock_release"`
 	WbSockops       *ebpf.Program `ebpf:"wb_sockops"`
 }
 
 func (p *kernelPrograms) Close() error {
 	return _KernelClose(
+		p.WbBind4,
+		p.WbBind6,
 		p.WbConnect4,
 		p.WbConnect6,
 		p.WbGetpeername4,
@@ -610,7 +716,12 @@ func (p *kernelPrograms) Close() error {
 		p.WbGetsockopt,
 		p.WbListFlows,
 		p.WbListListeners,
+		p.WbRecvmsg4,
+		p.WbRecvmsg6,
+		p.WbSendmsg4,
+		p.WbSendmsg6,
 		p.WbSetsockopt,
+		p.WbSockRelease,
 		p.WbSockops,
 	)
 }

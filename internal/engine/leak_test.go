@@ -23,7 +23,7 @@ func TestCloseLeavesNoTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs, maps := ids(t, e)
-	if len(programs) != 11 || len(maps) < 10 {
+	if len(programs) != len(hookNames)+2 || len(maps) < 10 {
 		t.Errorf("%d programs, %d maps", len(programs), len(maps))
 	}
 	if err := e.Close(); err != nil {
@@ -102,7 +102,10 @@ for _ in range(20):
 	if err := e.objects.InflightUsed.Get(&used); err != nil || used != 0 {
 		t.Errorf("%d counted in flight, %v", used, err)
 	}
-	for name, m := range map[string]*ebpf.Map{"inflight": e.objects.Inflight, "inflight_contexts": e.objects.InflightContexts, "candidates": e.objects.Candidates} {
+	for name, m := range map[string]*ebpf.Map{
+		"inflight": e.objects.Inflight, "inflight_contexts": e.objects.InflightContexts, "candidates": e.objects.Candidates,
+		"peers": e.objects.Peers, "destinations": e.objects.Destinations,
+	} {
 		if key, err := m.NextKeyBytes(nil); key != nil || err != nil {
 			t.Errorf("%s is not empty: %x, %v", name, key, err)
 		}
@@ -117,6 +120,7 @@ func ids(t *testing.T, e *Engine) (programs []ebpf.ProgramID, maps []ebpf.MapID)
 	t.Helper()
 	o := &e.objects
 	for _, p := range []*ebpf.Program{
+		o.WbSendmsg4, o.WbSendmsg6, o.WbRecvmsg4, o.WbRecvmsg6, o.WbBind4, o.WbBind6, o.WbSockRelease,
 		o.WbConnect4, o.WbConnect6, o.WbGetpeername4, o.WbGetpeername6, o.WbGetsockname4, o.WbGetsockname6,
 		o.WbGetsockopt, o.WbListFlows, o.WbListListeners, o.WbSetsockopt, o.WbSockops,
 	} {

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/waybill-net/waybill/internal/flow"
 )
 
 // counterNames has the words that people see, by the kernel's number.
@@ -30,6 +33,7 @@ var counterNames = [...]string{
 	kernelWbCounterWB_DOWN_INFLIGHT_FULL:    "down_inflight_full",
 	kernelWbCounterWB_REFUSED_NO_MEMORY:     "refused_no_memory",
 	kernelWbCounterWB_REFUSED_OVER_SHARE:    "refused_over_share",
+	kernelWbCounterWB_PEERS_FULL:            "peers_full",
 	kernelWbCounterWB_DOWN_STUCK:            "down_stuck",
 	kernelWbCounterWB_DOWN_BACKLOG_FULL:     "down_backlog_full",
 	kernelWbCounterWB_DESTINATION_REFUSES:   "destination_refuses",
@@ -142,11 +146,26 @@ func (e *Engine) Candidates() (int, error) {
 	return n, nil
 }
 
+// Peers counts the flows of UDP, and the entries that lead to them.
+func (e *Engine) Peers() (flows, destinations int, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if flows, err = countKeys[kernelWbPeerKey, kernelWbPeer](e.objects.Peers); err == nil {
+		destinations, err = countKeys[kernelWbDestinationKey, uint64](e.objects.Destinations)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("count flows of UDP: %w", err)
+	}
+	return flows, destinations, nil
+}
+
 // countEntries walks a map of sockets. While it changes, that is roughly their number.
-func countEntries[Key any](m *ebpf.Map) (n int, err error) {
+func countEntries[Key any](m *ebpf.Map) (n int, err error) { return countKeys[Key, kernelWbSocket](m) }
+
+func countKeys[Key, Value any](m *ebpf.Map) (n int, err error) {
 	var (
 		key   Key
-		value kernelWbSocket
+		value Value
 		it    = m.Iterate()
 	)
 	for it.Next(&key, &value) {
@@ -170,10 +189,11 @@ const (
 // application connection and of all that proxies opened for it share the ID.
 type Flow struct {
 	ID           uint64
+	Protocol     flow.Protocol
 	Role         Role
 	Local        netip.AddrPort
 	Remote       netip.AddrPort // as the kernel has it: the proxy's address on a redirected socket
-	State        string         // of the TCP connection
+	State        string         // of the TCP connection; of UDP "connected" or "unconnected"
 	SocketCookie uint64         // 0 if the socket has none yet
 	Origin       Origin
 	Hops         []Hop // oldest first
@@ -218,7 +238,52 @@ func (e *Engine) Flows() ([]Flow, error) {
 		}
 		flows = append(flows, e.decodeFlow(&head, &socket))
 	}
+	peers, err := e.peerFlows()
+	if err != nil {
+		return nil, fmt.Errorf("list flows: %w", err)
+	}
+	return append(flows, peers...), nil
+}
+
+// peerFlows lists the flows of UDP. A connected socket has none before its
+// proxy has read something from it.
+func (e *Engine) peerFlows() ([]Flow, error) {
+	own, err := netnsCookie()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		flows []Flow
+		key   kernelWbPeerKey
+		peer  kernelWbPeer
+		it    = e.objects.Peers.Iterate()
+	)
+	for it.Next(&key, &peer) {
+		if key.NetnsCookie != own {
+			continue
+		}
+		f := e.decodeFlow(&kernelWbFlow{Local: peer.Client, Remote: peer.Socket.Proxy, SocketCookie: peer.Cookie}, &peer.Socket)
+		f.Protocol, f.State = flow.UDP, "unconnected"
+		if peer.Flags&uint32(kernelWbPeerFlagsWB_PEER_CONNECTED) != 0 {
+			f.State = "connected"
+		}
+		flows = append(flows, f)
+	}
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil, err
+	}
 	return flows, nil
+}
+
+// netnsCookie is that of the calling thread's network namespace.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return cookie, os.NewSyscallError("getsockopt", err)
 }
 
 // Listener is a listening TCP socket.
@@ -282,7 +347,7 @@ func iterate(program *ebpf.Program) ([]byte, error) {
 
 func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {
 	o := s.Records.Origin
-	flow := Flow{
+	f := Flow{
 		ID:           o.FlowId,
 		Role:         Connects,
 		Local:        decodeEndpoint(head.Local),
@@ -297,17 +362,17 @@ func (e *Engine) decodeFlow(head *kernelWbFlow, s *kernelWbSocket) Flow {
 		Carried: int(s.Carried),
 	}
 	if s.Role == uint8(kernelWbRoleWB_ACCEPTED) {
-		flow.Role = Accepted
+		f.Role = Accepted
 	}
 	for _, h := range s.Records.Hops[:min(int(s.Records.N_hops), len(s.Records.Hops))] {
-		flow.Hops = append(flow.Hops, Hop{
+		f.Hops = append(f.Hops, Hop{
 			Provider: e.names.provider(h.Handle),
 			Dst:      decodeEndpoint(kernelWbEndpoint{Addr: h.Addr, Port: h.Port}),
 			Time:     time.Duration(h.Time),
 			Implied:  h.Flags&uint16(kernelWbHopFlagsWB_HOP_IMPLIED) != 0,
 		})
 	}
-	return flow
+	return f
 }
 
 func commString(c [16]int8) string {

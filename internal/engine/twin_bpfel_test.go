@@ -27,10 +27,10 @@ type twinWbCase struct {
 	}
 	Decision struct {
 		_        structs.HostLayout
-		Verdict  uint32
-		Provider uint32
-		Filter   uint32
-		State    uint32
+		Verdict  uint16
+		Provider uint16
+		Filter   uint16
+		State    uint16
 		Bypassed uint64
 		Shadowed uint64
 		Excluded uint64
@@ -41,20 +41,19 @@ type twinWbEndpoint struct {
 	_        structs.HostLayout
 	Addr     [4]uint32
 	Port     uint16
-	Reserved uint16
+	Protocol uint16
 }
 
 type twinWbQuery struct {
-	_         structs.HostLayout
-	Dst       twinWbEndpoint
-	Self      int32
-	Down      uint64
-	N_hops    uint32
-	Layer     uint16
-	ForOrigin uint8
-	Kinship   uint8
-	Process   twinWbSubject
-	Origin    twinWbSubject
+	_       structs.HostLayout
+	Dst     twinWbEndpoint
+	Self    int8
+	N_hops  uint8
+	Layer   uint8
+	Kinship uint8
+	Down    uint64
+	Process twinWbSubject
+	Origin  twinWbSubject
 }
 
 type twinWbSealInput struct {
@@ -89,6 +88,7 @@ const (
 	twinMapClasses          = "classes"
 	twinMapContexts         = "contexts"
 	twinMapCounters         = "counters"
+	twinMapDestinations     = "destinations"
 	twinMapEvents           = "events"
 	twinMapInflight         = "inflight"
 	twinMapInflightContexts = "inflight_contexts"
@@ -96,17 +96,23 @@ const (
 	twinMapKeys             = "keys"
 	twinMapLineages         = "lineages"
 	twinMapMeta             = "meta"
+	twinMapOutcomes         = "outcomes"
+	twinMapPeerContexts     = "peer_contexts"
+	twinMapPeerUsers        = "peer_users"
+	twinMapPeers            = "peers"
 	twinMapPolicies         = "policies"
 	twinMapProviderCounters = "provider_counters"
 	twinMapQueues           = "queues"
 	twinMapSealCases        = "seal_cases"
 	twinMapSocketContexts   = "socket_contexts"
+	twinMapSocketPeers      = "socket_peers"
 	twinMapSockets          = "sockets"
 	twinProgWbDecideCases   = "wb_decide_cases"
 	twinProgWbSealCase      = "wb_seal_case"
 	twinVarInflightLimit    = "inflight_limit"
 	twinVarInflightUsed     = "inflight_used"
 	twinVarPageSize         = "page_size"
+	twinVarPeersNamed       = "peers_named"
 	twinVarWbExports        = "wb_exports"
 )
 
@@ -165,6 +171,7 @@ type twinMapSpecs struct {
 	Classes          *ebpf.MapSpec `ebpf:"classes"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Destinations     *ebpf.MapSpec `ebpf:"destinations"`
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
@@ -172,11 +179,16 @@ type twinMapSpecs struct {
 	Keys             *ebpf.MapSpec `ebpf:"keys"`
 	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
+	Outcomes         *ebpf.MapSpec `ebpf:"outcomes"`
+	PeerContexts     *ebpf.MapSpec `ebpf:"peer_contexts"`
+	PeerUsers        *ebpf.MapSpec `ebpf:"peer_users"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
 	Policies         *ebpf.MapSpec `ebpf:"policies"`
 	ProviderCounters *ebpf.MapSpec `ebpf:"provider_counters"`
 	Queues           *ebpf.MapSpec `ebpf:"queues"`
 	SealCases        *ebpf.MapSpec `ebpf:"seal_cases"`
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
+	SocketPeers      *ebpf.MapSpec `ebpf:"socket_peers"`
 	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -187,6 +199,7 @@ type twinVariableSpecs struct {
 	InflightLimit *ebpf.VariableSpec `ebpf:"inflight_limit"`
 	InflightUsed  *ebpf.VariableSpec `ebpf:"inflight_used"`
 	PageSize      *ebpf.VariableSpec `ebpf:"page_size"`
+	PeersNamed    *ebpf.VariableSpec `ebpf:"peers_named"`
 	WbExports     *ebpf.VariableSpec `ebpf:"wb_exports"`
 }
 
@@ -215,6 +228,7 @@ type twinMaps struct {
 	Classes          *ebpf.Map `ebpf:"classes"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
+	Destinations     *ebpf.Map `ebpf:"destinations"`
 	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
@@ -222,11 +236,16 @@ type twinMaps struct {
 	Keys             *ebpf.Map `ebpf:"keys"`
 	Lineages         *ebpf.Map `ebpf:"lineages"`
 	Meta             *ebpf.Map `ebpf:"meta"`
+	Outcomes         *ebpf.Map `ebpf:"outcomes"`
+	PeerContexts     *ebpf.Map `ebpf:"peer_contexts"`
+	PeerUsers        *ebpf.Map `ebpf:"peer_users"`
+	Peers            *ebpf.Map `ebpf:"peers"`
 	Policies         *ebpf.Map `ebpf:"policies"`
 	ProviderCounters *ebpf.Map `ebpf:"provider_counters"`
 	Queues           *ebpf.Map `ebpf:"queues"`
 	SealCases        *ebpf.Map `ebpf:"seal_cases"`
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
+	SocketPeers      *ebpf.Map `ebpf:"socket_peers"`
 	Sockets          *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -237,6 +256,7 @@ func (m *twinMaps) Close() error {
 		m.Classes,
 		m.Contexts,
 		m.Counters,
+		m.Destinations,
 		m.Events,
 		m.Inflight,
 		m.InflightContexts,
@@ -244,11 +264,16 @@ func (m *twinMaps) Close() error {
 		m.Keys,
 		m.Lineages,
 		m.Meta,
+		m.Outcomes,
+		m.PeerContexts,
+		m.PeerUsers,
+		m.Peers,
 		m.Policies,
 		m.ProviderCounters,
 		m.Queues,
 		m.SealCases,
 		m.SocketContexts,
+		m.SocketPeers,
 		m.Sockets,
 	)
 }
@@ -260,6 +285,7 @@ type twinVariables struct {
 	InflightLimit *ebpf.Variable `ebpf:"inflight_limit"`
 	InflightUsed  *ebpf.Variable `ebpf:"inflight_used"`
 	PageSize      *ebpf.Variable `ebpf:"page_size"`
+	PeersNamed    *ebpf.Variable `ebpf:"peers_named"`
 	WbExports     *ebpf.Variable `ebpf:"wb_exports"`
 }
 

@@ -93,10 +93,11 @@ func askKernel(t *testing.T, objects *twinObjects, layer kernelWbLayer, named ma
 		keys[i] = uint32(i)
 		c := &cases[i]
 		c.Query.Dst = twinWbEndpoint(encodeEndpoint(q.Dst))
-		c.Query.Self = int32(q.Self)
+		c.Query.Dst.Protocol = uint16(q.Protocol)
+		c.Query.Self = int8(q.Self)
 		c.Query.Down = q.Down
-		c.Query.N_hops = uint32(len(q.Hops))
-		c.Query.Layer = uint16(layer)
+		c.Query.N_hops = uint8(len(q.Hops))
+		c.Query.Layer = uint8(layer)
 		c.Query.Process = encodeSubject(q.Process, named)
 		c.Query.Origin = encodeSubject(q.Origin, named)
 		for j, h := range q.Hops {
@@ -205,6 +206,7 @@ func randomFilter(rng *rand.Rand, provider string) policy.Filter {
 		first := uint16(rng.IntN(4))
 		f.Ports = append(f.Ports, policy.PortRange{First: first, Last: first + uint16(rng.IntN(3))})
 	}
+	f.Protocols = [][]policy.Protocol{nil, {policy.TCP}, {policy.UDP}, {policy.UDP, policy.TCP}}[rng.IntN(4)]
 	for range rng.IntN(2) {
 		f.States = append(f.States, []policy.State{policy.NotRedirected, policy.RedirectedByOther}[rng.IntN(2)])
 	}
@@ -235,6 +237,9 @@ func randomPolicy(rng *rand.Rand) policy.Policy {
 		if rng.IntN(2) == 0 {
 			provider.Listen6 = netip.AddrPortFrom(netip.IPv6Loopback(), listen.Port())
 		}
+		if rng.IntN(2) == 0 {
+			provider.UDP = netip.AddrPortFrom(listen.Addr(), listen.Port()+1000)
+		}
 		p.Providers = append(p.Providers, provider)
 		for range rng.IntN(filters) {
 			p.Filters = append(p.Filters, randomFilter(rng, provider.Name))
@@ -264,8 +269,14 @@ func randomAddr(rng *rand.Rand) netip.Addr {
 
 func randomQuery(rng *rand.Rand, t *policy.Table) policy.Query {
 	q := policy.Query{Dst: netip.AddrPortFrom(randomAddr(rng), uint16(rng.IntN(5))), Self: -1, Process: randomProcess(rng), Origin: randomProcess(rng)}
-	if rng.IntN(20) == 0 {
-		q.Dst = t.Providers[rng.IntN(len(t.Providers))].Listen
+	q.Protocol = []policy.Protocol{policy.TCP, policy.UDP}[rng.IntN(2)]
+	switch p := t.Providers[rng.IntN(len(t.Providers))]; rng.IntN(20) {
+	case 0:
+		q.Dst = p.Listen
+	case 1:
+		if p.UDP.IsValid() {
+			q.Dst = p.UDP
+		}
 	}
 	switch rng.IntN(4) {
 	case 0:

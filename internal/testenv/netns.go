@@ -20,11 +20,15 @@ import (
 var (
 	Outside4 = netip.MustParseAddr("192.0.2.1")
 	Outside6 = netip.MustParseAddr("2001:db8::1")
+
+	// Second addresses, for who talks to more than one.
+	Beside4 = netip.MustParseAddr("192.0.2.2")
+	Beside6 = netip.MustParseAddr("2001:db8::2")
 )
 
 func newNetNS(t testing.TB) *netns.NetNS {
 	t.Helper()
-	ns, err := netns.New(Outside4, Outside6)
+	ns, err := netns.New(Outside4, Outside6, Beside4, Beside6)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +82,18 @@ func (e *Env) Listen(address string) net.Listener {
 	})
 	e.t.Cleanup(func() { l.Close() })
 	return l
+}
+
+// ListenPacket opens a socket of UDP in the network namespace.
+func (e *Env) ListenPacket(address string) net.PacketConn {
+	e.t.Helper()
+	var c net.PacketConn
+	e.Inside(func() (err error) {
+		c, err = net.ListenPacket("udp", address)
+		return err
+	})
+	e.t.Cleanup(func() { c.Close() })
+	return c
 }
 
 // Sysctl sets a sysctl of the network namespace, such as

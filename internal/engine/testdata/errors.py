@@ -128,17 +128,30 @@ def wrong_moment(conn):
 
 
 def wrong_socket():
-    for what, family, kind in (("UDP", socket.AF_INET, socket.SOCK_DGRAM), ("UDP6", socket.AF_INET6, socket.SOCK_DGRAM),
-                               ("unix", socket.AF_UNIX, socket.SOCK_STREAM)):
-        with socket.socket(family, kind) as sock:
-            row(f"set on a {what} socket", "EINVAL", wb.set_errno(sock, blob))
-            row(f"get from a {what} socket", "EINVAL", wb.query_errno(sock, RECORDS))
+    for what, kind in (("stream", socket.SOCK_STREAM), ("datagram", socket.SOCK_DGRAM)):
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            row(f"set on a unix {what} socket", "EINVAL", wb.set_errno(sock, blob))
+            row(f"get from a unix {what} socket", "EINVAL", wb.query_errno(sock, RECORDS))
     read, write = os.pipe()
     row("get from a pipe", "ENOTSOCK",
         wb.getsockopt(read, SOL_WAYBILL, RECORDS, ctypes.create_string_buffer(RECORDS_MAX), RECORDS_MAX)[0])
     row("set on a pipe", "ENOTSOCK", wb.setsockopt(write, SOL_WAYBILL, RECORDS, blob, len(blob)))
     row("get from a closed descriptor", "EBADF",
         wb.getsockopt(9999, SOL_WAYBILL, RECORDS, ctypes.create_string_buffer(RECORDS_MAX), RECORDS_MAX)[0])
+
+
+def udp():
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            row("get from an unconnected UDP socket", "ENOTCONN", wb.query_errno(sock, RECORDS))
+            row("set on an unconnected UDP socket", "ok", wb.set_errno(sock, blob))
+            row("set a malformed blob on a UDP socket", "EINVAL", wb.set_errno(sock, b"x"))
+            sock.connect((host, 9))
+            row("get from a connected UDP socket", "ok", wb.query_errno(sock, RECORDS))
+            row("set on a connected UDP socket", "EINVAL", wb.set_errno(sock, blob))
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((host, 9))
+            row("get from a UDP connection that was not redirected", "ENODATA", wb.query_errno(sock, RECORDS))
 
 
 def no_records():
@@ -230,6 +243,7 @@ with socket.create_server(("127.0.0.1", 7001)) as listener:
     bad_blobs()
     wrong_moment(conn)
     wrong_socket()
+    udp()
     no_records()
     unknown_options(conn)
     original_dst_of_netfilter(conn)

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* UDP: datagrams without a connection, on both sides, and the end of sockets. */
+#ifndef WB_DATAGRAM_H
+#define WB_DATAGRAM_H
+
+#include "connect.h"
+
+static __always_inline bool wb_is_datagram_socket(const struct bpf_sock *sk)
+{
+	return sk && sk->type == SOCK_DGRAM && sk->protocol == IPPROTO_UDP;
+}
+
+/* An answer of the flow's proxy goes to the client's socket. False: it is none. */
+static __noinline bool wb_answer_peer(struct wb_attempt *a)
+{
+	struct wb_peer_key key = { .netns_cookie = bpf_get_netns_cookie(a->ctx), .peer = a->query.dst };
+	struct bpf_sock *sk = a->ctx->sk;
+	struct wb_peer *peer;
+
+	key.peer.protocol = 0;
+	peer = bpf_map_lookup_elem(&peers, &key);
+	if (!peer || !sk || !wb_datagrams_are_of(sk, peer->proxy_cgroup, peer->socket.proxy_cgroup_level))
+		return false;
+	peer->last = bpf_ktime_get_boot_ns();
+	__sync_fetch_and_add(&peer->received, 1);
+	a->peer = peer;
+	a->goes_to = WB_TO_CLIENT;
+	return true;
+}
+
+/* Whether a flow can go on as it is. */
+static __always_inline bool wb_goes_on(struct wb_attempt *a, const struct wb_peer *peer)
+{
+	return peer->generation == a->policy->generation &&
+	       !(a->socket && a->socket->carried != peer->socket.carried) &&
+	       wb_probe_receiver(a->ctx, peer->proxy_cgroup, peer->socket.proxy_cgroup_level, &peer->socket.proxy) ==
+		       WB_REACHABLE;
+}
+
+static __always_inline void wb_send_on(struct wb_attempt *a, struct wb_peer *peer)
+{
+	peer->last = bpf_ktime_get_boot_ns();
+	__sync_fetch_and_add(&peer->sent, 1);
+	a->peer = peer;
+	a->goes_to = WB_TO_PROXY;
+}
+
+/* What a datagram meets that goes on with what there is. False: it has to be decided. */
+static __noinline bool wb_send_as_before(struct wb_attempt *a)
+{
+	struct bpf_sock *sk = a->ctx->sk;
+	struct wb_peers *own;
+	struct wb_peer *peer;
+
+	if (!sk)
+		return true;
+	a->socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	/* To the peer that the socket is connected to: answers can come from nowhere else than the proxy's own address. */
+	if (a->socket && sk->state == BPF_TCP_ESTABLISHED && wb_is_stamped(a->socket) &&
+	    wb_hop_is_to(wb_newest_hop(a->socket), &a->query.dst)) {
+		a->goes_to = WB_TO_PROXY;
+		return true;
+	}
+	own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
+	if (!own)
+		return false;
+	peer = wb_find_peer(own, &a->query.dst);
+	if (peer && wb_goes_on(a, peer)) {
+		wb_send_on(a, peer);
+		return true;
+	}
+	wb_make_room(own);
+	return false;
+}
+
+/* The sendmsg hook, which the kernel calls when a destination is given. */
+static __always_inline int wb_send(struct bpf_sock_addr *ctx, struct wb_attempt *a)
+{
+	int answer;
+
+	a->ctx = ctx;
+	a->query.self = -1;
+	a->query.dst.protocol = IPPROTO_UDP;
+	a->datagram = 1;
+
+	if (!wb_is_datagram_socket(ctx->sk))
+		return 1;
+	a->policy = wb_active_policy();
+	if (!a->policy || !(a->policy->flags & WB_WANTS_UDP))
+		return 1;
+	wb_resolve_any(&a->query.dst);
+	if (wb_is_peer_address(a->query.dst.addr) && wb_answer_peer(a))
+		return 1;
+	if (!wb_port_is_wanted(a->policy, &a->query.dst) || wb_send_as_before(a))
+		return 1;
+	a->query.n_hops = wb_carried(a);
+	answer = wb_judge(a);
+	if (a->decision.verdict == WB_REDIRECT && a->peer)
+		wb_send_on(a, a->peer);
+	return answer;
+}
+
+/* The first datagram of a connected socket has reached its proxy: now there is a flow to tell of. */
+static __always_inline void wb_report_met(struct bpf_sock *sk)
+{
+	struct wb_outcome *kept = bpf_sk_storage_get(&outcomes, sk, 0, 0);
+	struct wb_outcome *o;
+
+	if (!kept)
+		return;
+	o = bpf_ringbuf_reserve(&events, sizeof(*o), 0);
+	if (!o) {
+		wb_count(WB_EVENTS_LOST);
+		return;
+	}
+	__builtin_memcpy(o, kept, sizeof(*o));
+	bpf_ringbuf_submit(o, 0);
+}
+
+/*
+ * The proxy has read a datagram that came from a connected socket: tell the
+ * proxy its peer's address. The first time that makes the peer, for before it
+ * sends nobody knows what source the kernel gives it.
+ */
+static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provider *p, struct wb_endpoint *from)
+{
+	const struct wb_endpoint *proxy = wb_proxy_for(p, from);
+	struct bpf_sock_tuple tuple = {};
+	struct wb_peer_key key = {};
+	struct wb_context *context;
+	struct wb_peers *own;
+	struct wb_socket *s;
+	struct wb_peer *peer;
+	struct bpf_sock *sk;
+	__u64 name;
+	__u32 size;
+
+	if (!proxy->port)
+		return 0;
+	if (wb_is_mapped(from->addr)) {
+		tuple.ipv4.saddr = proxy->addr[3];
+		tuple.ipv4.sport = proxy->port;
+		tuple.ipv4.daddr = from->addr[3];
+		tuple.ipv4.dport = from->port;
+		size = sizeof(tuple.ipv4);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, proxy->addr, sizeof(proxy->addr));
+		tuple.ipv6.sport = proxy->port;
+		__builtin_memcpy(tuple.ipv6.daddr, from->addr, sizeof(from->addr));
+		tuple.ipv6.dport = from->port;
+		size = sizeof(tuple.ipv6);
+	}
+	sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
+	if (!s || !own || sk->state != BPF_TCP_ESTABLISHED || !wb_is_stamped(s) || !wb_same_endpoint(&s->proxy, proxy))
+		goto out;
+	name = *(volatile __u64 *)&own->connected;
+	if (!name)
+		goto out;
+	own->port = from->port;
+	wb_peer_key(&key, own, name);
+	peer = bpf_map_lookup_elem(&peers, &key);
+	if (!peer) {
+		if (bpf_map_update_elem(&peers, &key, &wb_new_peer, BPF_NOEXIST))
+			goto out;
+		peer = bpf_map_lookup_elem(&peers, &key);
+		if (!peer)
+			goto out;
+		peer->socket = *s;
+		__builtin_memcpy(peer->addr, key.peer.addr, sizeof(peer->addr));
+		peer->client = *from;
+		peer->client.protocol = 0;
+		peer->cookie = own->cookie;
+		peer->proxy_cgroup = p->cgroup;
+		peer->flags = WB_PEER_CONNECTED;
+		peer->uid = s->records.origin.uid;
+		wb_count_peers_of(peer->uid, 1);
+		context = s->flags & WB_HAS_CONTEXT ? bpf_sk_storage_get(&socket_contexts, sk, 0, 0) : NULL;
+		if (context)
+			bpf_map_update_elem(&peer_contexts, &key, context, BPF_ANY);
+		/* The client may have closed it, or connected anew, before there was anything to take away. */
+		__sync_fetch_and_add(&own->closings, 1);
+		if (*(volatile __u64 *)&own->connected != name) {
+			wb_close_peer(own, name);
+			goto out;
+		}
+		wb_report_met(sk);
+	}
+	peer->last = bpf_ktime_get_boot_ns();
+	__sync_fetch_and_add(&peer->sent, 1);
+	wb_arrive_peer(peer);
+	__builtin_memcpy(from->addr, key.peer.addr, sizeof(from->addr));
+out:
+	bpf_sk_release(sk);
+	return 0;
+}
+
+/* A datagram from a peer's address: to the client it comes from where it was sent, and the proxy knows it by that. */
+static __always_inline void wb_read_peer(struct bpf_sock_addr *ctx, struct bpf_sock *sk, struct wb_endpoint *from)
+{
+	struct wb_peer_key key = { .netns_cookie = bpf_get_netns_cookie(ctx), .peer = *from };
+	struct wb_peer *peer;
+
+	key.peer.protocol = 0;
+	key.peer.port = bpf_htons(sk->src_port);
+	peer = bpf_map_lookup_elem(&peers, &key);
+	if (peer && peer->cookie == bpf_get_socket_cookie(ctx) && from->port == peer->socket.proxy.port) {
+		wb_hop_dst(wb_newest_hop(&peer->socket), from);
+		return;
+	}
+	key.peer.port = from->port;
+	peer = bpf_map_lookup_elem(&peers, &key);
+	if (peer && wb_datagrams_are_of(sk, peer->proxy_cgroup, peer->socket.proxy_cgroup_level))
+		wb_arrive_peer(peer);
+}
+
+/* A proxy that answers from a connected socket of its own: which flow it means is clear if there is but one. */
+static __always_inline bool wb_read_only_peer(const struct wb_peers *own, struct wb_endpoint *from)
+{
+	struct wb_peer *peer = own->n == 1 ? wb_peer_at(own, own->oldest) : NULL;
+
+	if (!peer || !(peer->flags & WB_PEER_TAKEN) || !wb_same_endpoint(&peer->socket.proxy, from))
+		return false;
+	wb_hop_dst(wb_newest_hop(&peer->socket), from);
+	return true;
+}
+
+/* The recvmsg hook: `from` is where a datagram came from, as its reader is to see it. */
+static __always_inline void wb_receive(struct bpf_sock_addr *ctx, struct wb_endpoint *from)
+{
+	const struct wb_policy *policy = wb_active_policy();
+	struct bpf_sock *sk = ctx->sk;
+	struct wb_peers *own;
+	struct wb_socket *s;
+	int self;
+
+	if (!policy || !(policy->flags & WB_WANTS_UDP) || !sk || !wb_is_datagram_socket(sk))
+		return;
+	from->protocol = IPPROTO_UDP;
+	if (wb_is_peer_address(from->addr)) {
+		wb_read_peer(ctx, sk, from);
+		return;
+	}
+	if (sk->state == BPF_TCP_ESTABLISHED) {
+		s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		if (s && wb_is_stamped(s) && wb_same_endpoint(from, &s->proxy))
+			wb_hop_dst(wb_newest_hop(s), from);
+		return;
+	}
+	own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
+	if (own && wb_read_only_peer(own, from))
+		return;
+	self = wb_current_provider(policy);
+	if (self >= 0)
+		wb_meet(ctx, wb_provider_at(policy, self), from);
+}
+
+/* Nobody but the hooks uses the peers' addresses: who had one could pass for a flow's other end. */
+static __always_inline int wb_bind(struct bpf_sock_addr *ctx, bool is_peer_address)
+{
+	return is_peer_address && wb_is_datagram_socket(ctx->sk) ? wb_refuse(EADDRNOTAVAIL) : 1;
+}
+
+static __always_inline void wb_release(struct bpf_sock *sk)
+{
+	struct wb_peers *own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
+
+	if (own)
+		wb_close_peers(own);
+}
+
+#endif /* WB_DATAGRAM_H */

@@ -1,0 +1,306 @@
+package engine_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/waybill-net/waybill/internal/engine"
+	"github.com/waybill-net/waybill/internal/policy"
+	"github.com/waybill-net/waybill/internal/testenv"
+)
+
+// udpChain is a chain for UDP alone.
+func udpChain(env *testenv.Env, names ...string) policy.Policy {
+	p := chain(env, names...)
+	for i := range p.Providers {
+		p.Providers[i].UDP, p.Providers[i].UDP6 = p.Providers[i].Listen, p.Providers[i].Listen6
+		p.Providers[i].Listen, p.Providers[i].Listen6 = netip.AddrPort{}, netip.AddrPort{}
+		p.Filters[i].Protocols = []policy.Protocol{policy.UDP}
+	}
+	return p
+}
+
+// startDatagramOrigin answers each datagram on all addresses with what it was
+// sent, from the address to which it was.
+func startDatagramOrigin(t *testing.T, env *testenv.Env) {
+	t.Helper()
+	for _, host := range []string{"127.0.0.1", "192.0.2.1", "192.0.2.2", "::1", "2001:db8::1", "2001:db8::2"} {
+		c := env.ListenPacket(net.JoinHostPort(host, strconv.Itoa(originPort)))
+		go func() {
+			buf := make([]byte, 65536)
+			for {
+				n, from, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				c.WriteTo(append([]byte(host+" "), buf[:n]...), from)
+			}
+		}()
+	}
+}
+
+// datagramReport is what testdata/datagrams.py prints of a new flow.
+type datagramReport struct {
+	Peer, Dst, Comm string
+	Hops            int
+	Flow, TGID      uint64
+}
+
+// TestDatagrams sends datagrams of every kind through a chain of two.
+func TestDatagrams(t *testing.T) {
+	for _, tt := range []struct{ name, script, want string }{
+		{"connected", `
+s = connected("192.0.2.1"); s.send(b"one"); print(s.recv(99), s.getpeername()[0])`, `b'192.0.2.1 one' 192.0.2.1`},
+		{"connected6", `
+s = connected("2001:db8::1"); s.send(b"one"); print(s.recv(99), s.getpeername()[0])`, `b'2001:db8::1 one' 2001:db8::1`},
+		{"connected, mapped", `
+s = unconnected(socket.AF_INET6); s.connect(("::ffff:192.0.2.1", 8080)); s.send(b"one"); print(s.recv(99), s.getpeername()[0])`, `b'192.0.2.1 one' ::ffff:192.0.2.1`},
+		{"recvfrom on connected", `
+s = connected("192.0.2.1"); s.send(b"one"); print(s.recvfrom(99)[1][0])`, `192.0.2.1`},
+		{"sendto on connected", `
+s = connected("192.0.2.1"); s.sendto(b"one", ("192.0.2.1", 8080)); print(*s.recvfrom(99))`, `b'192.0.2.1 one' ('192.0.2.1', 8080)`},
+		{"unconnected", `
+s = unconnected(); s.sendto(b"one", ("192.0.2.1", 8080)); print(*s.recvfrom(99))`, `b'192.0.2.1 one' ('192.0.2.1', 8080)`},
+		{"unconnected6", `
+s = unconnected(socket.AF_INET6); s.sendto(b"one", ("2001:db8::1", 8080)); print(s.recvfrom(99)[1][:2])`, `('2001:db8::1', 8080)`},
+		{"mapped", `
+s = unconnected(socket.AF_INET6); s.sendto(b"one", ("::ffff:192.0.2.1", 8080)); print(s.recvfrom(99)[1][:2])`, `('::ffff:192.0.2.1', 8080)`},
+		{"two destinations, in turn", `
+s = unconnected()
+for i in range(3):
+    s.sendto(b"a", ("192.0.2.1", 8080)); s.sendto(b"b", ("192.0.2.2", 8080))
+print(sorted({s.recvfrom(99) for i in range(6)}))`, `[(b'192.0.2.1 a', ('192.0.2.1', 8080)), (b'192.0.2.2 b', ('192.0.2.2', 8080))]`},
+		{"both families on one socket", `
+s = unconnected(socket.AF_INET6)
+s.sendto(b"a", ("::ffff:192.0.2.1", 8080)); s.sendto(b"b", ("2001:db8::1", 8080))
+print(sorted(s.recvfrom(99)[1][0] for i in range(2)))`, `['2001:db8::1', '::ffff:192.0.2.1']`},
+		{"bound to an address", `
+s = unconnected(); s.bind(("192.0.2.2", 0)); s.sendto(b"one", ("192.0.2.1", 8080)); print(*s.recvfrom(99))`, `b'192.0.2.1 one' ('192.0.2.1', 8080)`},
+		{"recv without address", `
+s = unconnected(); s.sendto(b"one", ("192.0.2.1", 8080)); print(s.recv(99))`, `b'192.0.2.1 one'`},
+		{"another connect", `
+s = connected("192.0.2.1"); s.send(b"one"); s.recv(99)
+s.connect(("192.0.2.2", 8080)); s.send(b"two"); print(*s.recvfrom(99))`, `b'192.0.2.2 two' ('192.0.2.2', 8080)`},
+		{"disconnected, then sendto", `
+s = connected("192.0.2.1"); s.send(b"one"); s.recv(99)
+disconnect(s); s.sendto(b"two", ("192.0.2.2", 8080)); print(*s.recvfrom(99))`, `b'192.0.2.2 two' ('192.0.2.2', 8080)`},
+		{"nothing listens on loopback", `
+s = connected("127.0.0.1", 9)
+try:
+    s.send(b"one"); s.recv(99)
+except OSError as e:
+    print(type(e).__name__)`, `ConnectionRefusedError`},
+		{"empty and long datagrams", `
+s = unconnected()
+for n in (0, 1, 1400, 9000, 60000):
+    s.sendto(bytes(n), ("192.0.2.1", 8080)); print(len(s.recv(65536)) - len("192.0.2.1 "), end=" ")`, `0 1 1400 9000 60000`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			env := testenv.New(t)
+			e := open(t, env, engine.Options{})
+			startDatagramOrigin(t, env)
+			apply(t, e, udpChain(env, "a", "b"))
+			a := env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
+			b := env.Start("b", "python3", "testdata/datagrams.py", "aware", "7002")
+			got := env.Run("app", "python3", "-c", `
+import socket, ctypes
+def unconnected(family=socket.AF_INET):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(5)
+    return s
+def connected(host, port=8080):
+    s = unconnected(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    s.connect((host, port))
+    return s
+def disconnect(s):
+    assert not ctypes.CDLL(None).connect(s.fileno(), bytes(16), 16)
+`+tt.script)
+			if strings.TrimSpace(got) != tt.want {
+				t.Errorf("got %s, want %s; counters %v", got, tt.want, counters(t, e))
+			}
+			if tt.name == "nothing listens on loopback" {
+				return
+			}
+			var first, second datagramReport
+			decode(t, a.Stop(syscall.SIGTERM), &first)
+			decode(t, b.Stop(syscall.SIGTERM), &second)
+			if first.Hops != 1 || second.Hops != 2 || first.Flow != second.Flow || first.Dst != second.Dst || first.Comm != "python3" || second.Comm != "python3" {
+				t.Errorf("proxy a saw %+v, proxy b %+v", first, second)
+			}
+		})
+	}
+}
+
+// peers waits until there are so many flows of UDP.
+func waitPeers(t *testing.T, e *engine.Engine, want int) {
+	t.Helper()
+	var flows, destinations, candidates int
+	for range 100 {
+		var err error
+		if flows, destinations, err = e.Peers(); err != nil {
+			t.Fatal(err)
+		}
+		if candidates, err = e.Candidates(); err != nil {
+			t.Fatal(err)
+		}
+		if flows == want && destinations <= want && candidates <= want {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("%d flows, %d destinations, %d candidates; want %d", flows, destinations, candidates, want)
+}
+
+// TestDatagramsEnd: with the sockets of the application go the flows, also if
+// it is killed; and while they are open, they are listed.
+func TestDatagramsEnd(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startDatagramOrigin(t, env)
+	apply(t, e, udpChain(env, "a"))
+	env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
+	app := env.Start("app", "python3", "-c", `
+import signal, socket
+held = []
+for i in range(50):
+    c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); c.connect(("192.0.2.1", 8080)); c.send(b"x"); c.recv(99)
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.sendto(b"x", ("192.0.2.1", 8080)); u.recv(99); u.sendto(b"x", ("192.0.2.2", 8080)); u.recv(99)
+    c.connect(("192.0.2.2", 8080)); c.send(b"x"); c.recv(99) # in the place of the one before
+    held += [c, u]
+probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); probe.connect(("192.0.2.1", 8080))
+print("ready", flush=True)
+signal.pause()
+`)
+	waitPeers(t, e, 150)
+	env.Inside(func() error {
+		flows, err := e.Flows()
+		if err != nil {
+			return err
+		}
+		connected := 0
+		for _, f := range flows {
+			if f.Protocol == "udp" && f.State == "connected" && f.Hops[0].Dst.String() == "192.0.2.2:8080" {
+				connected++
+			}
+		}
+		if connected != 50 {
+			t.Errorf("%d flows of connected sockets are listed, want 50", connected)
+		}
+		return nil
+	})
+	app.Kill()
+	waitPeers(t, e, 0)
+}
+
+// TestDatagramsOfUnawareProxy: one that sets no records inherits those of the
+// flow that it goes on with, as for TCP.
+func TestDatagramsOfUnawareProxy(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startDatagramOrigin(t, env)
+	apply(t, e, udpChain(env, "a", "b"))
+	cmd := env.Command("a", "python3", "testdata/datagrams.py", "unaware", "7001")
+	cmd.Env = append(os.Environ(), "ORIGIN=192.0.2.1", "ORIGIN6=2001:db8::1")
+	env.StartCommand(cmd)
+	b := env.Start("b", "python3", "testdata/datagrams.py", "aware", "7002")
+	got := env.Run("app", "python3", "-c", `
+import socket
+for family, host in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(5)
+    s.sendto(b"x", (host, 8080)); print(s.recvfrom(99)[1][0])
+`)
+	if want := "192.0.2.1\n2001:db8::1\n"; got != want {
+		t.Errorf("answers came from %q, want %q", got, want)
+	}
+	var second datagramReport
+	decode(t, b.Stop(syscall.SIGTERM), &second)
+	if c := counters(t, e); second.Hops != 2 || second.Comm != "python3" || c["inherited"] != 2 || c["looped"] != 0 {
+		t.Errorf("proxy b saw %+v; counters %v", second, c)
+	}
+}
+
+// TestDatagramsWhenDown: a proxy that has ended is passed by, or what it wanted
+// is refused, in the system call; also in the middle of a flow.
+func TestDatagramsWhenDown(t *testing.T) {
+	for _, onDown := range []policy.OnDown{policy.Bypass, policy.Block} {
+		t.Run(onDown.String(), func(t *testing.T) {
+			t.Parallel()
+			env := testenv.New(t)
+			e := open(t, env, engine.Options{})
+			startDatagramOrigin(t, env)
+			p := udpChain(env, "a")
+			p.Providers[0].OnDown = onDown
+			apply(t, e, p)
+			proxy := env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
+			app := env.StartCommand(downApp(env))
+			proxy.Kill()
+			got := app.Stop(syscall.SIGUSR1)
+			want := map[policy.OnDown]string{policy.Bypass: "192.0.2.1 again", policy.Block: "EACCES"}[onDown]
+			if got != want {
+				t.Errorf("with the proxy dead: %s, want %s; counters %v", got, want, counters(t, e))
+			}
+		})
+	}
+}
+
+// downApp has a flow, waits for a signal, and goes on.
+func downApp(env *testenv.Env) *exec.Cmd {
+	return env.Command("app", "python3", "-c", `
+import errno, signal, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)
+s.sendto(b"x", ("192.0.2.1", 8080)); s.recvfrom(99)
+signal.signal(signal.SIGUSR1, lambda *_: None)
+print("ready", flush=True)
+signal.pause()
+try:
+    s.sendto(b"again", ("192.0.2.1", 8080)); print(s.recvfrom(99)[0].decode())
+except OSError as e:
+    print(errno.errorcode.get(e.errno, e))
+`)
+}
+
+// TestDatagramsFromPeerAddresses: nobody can pass for the other end of a flow.
+func TestDatagramsFromPeerAddresses(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startDatagramOrigin(t, env)
+	apply(t, e, udpChain(env, "a"))
+	env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
+	got := env.Run("app", "python3", "-c", `
+import errno, socket, struct
+def attempt(f):
+    try:
+        f(); return "ok"
+    except OSError as e:
+        return errno.errorcode[e.errno]
+def bind4():
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("127.128.0.1", 7001))
+def bind6():
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IPV6, 78, 1) # IPV6_FREEBIND
+    s.bind(("fd77:6179:6269:6c6c::1", 7001))
+def mapped():
+    socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).bind(("::ffff:127.128.0.1", 7001))
+def pktinfo():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    info = struct.pack("=I4s4s", 0, socket.inet_aton("127.128.0.1"), bytes(4))
+    s.sendmsg([b"x"], [(socket.IPPROTO_IP, 8, info)], 0, ("127.0.0.1", 7001))
+def stream():
+    socket.socket().bind(("127.128.0.1", 7001))
+print(*(attempt(f) for f in (bind4, bind6, mapped, pktinfo, stream)))
+`)
+	if want := "EADDRNOTAVAIL EADDRNOTAVAIL EADDRNOTAVAIL EADDRNOTAVAIL ok\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
