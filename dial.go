@@ -31,6 +31,21 @@ func (d *Dialer) DialOriginal(ctx context.Context, from *Conn) (*net.TCPConn, er
 	return c.(*net.TCPConn), nil
 }
 
+// DialOriginalPacket is DialOriginal for a flow of UDP.
+func (d *Dialer) DialOriginalPacket(ctx context.Context, from *PacketConn) (*net.UDPConn, error) {
+	if !from.Redirected() {
+		return nil, &OpError{
+			Op: opDial, Err: errors.New("no original destination"), kind: ErrNotRedirected,
+			hint: "the client sent to the proxy's own address",
+		}
+	}
+	c, err := d.DialContext(ctx, from.Records(), "udp", from.OriginalDestination().String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
 // DialContext connects to an address, the original destination or another,
 // and passes records on. The context bounds the dial; it does not bind the
 // connection. An error wraps what [net.Dialer] returned, and ErrTooManyHops

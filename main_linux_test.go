@@ -88,9 +88,14 @@ func selfPolicy(scope string) policy.Policy {
 			Name:    "self",
 			Listen:  proxyAddr,
 			Listen6: netip.AddrPortFrom(netip.IPv6Loopback(), proxyAddr.Port()),
+			UDP:     proxyAddr,
+			UDP6:    netip.AddrPortFrom(netip.IPv6Loopback(), proxyAddr.Port()),
 			Cgroup:  filepath.Join(scope, "self"),
 		}},
-		Filters: []policy.Filter{{Provider: "self", Ports: []policy.PortRange{policy.Port(80)}, Context: []byte("tenant=42")}},
+		Filters: []policy.Filter{{
+			Provider: "self", Protocols: []policy.Protocol{policy.TCP, policy.UDP},
+			Ports: []policy.PortRange{policy.Port(80)}, Context: []byte("tenant=42"),
+		}},
 	}
 }
 
@@ -133,8 +138,54 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
 	}
 }
 
+// datagrams starts a program in front of which the proxy stands, with lines of
+// Python, and returns what it prints when the returned function is called.
+func datagrams(lines string) func() string {
+	cmd := exec.Command("python3", "-c", `
+import socket
+def udp(family=socket.AF_INET):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(10)
+    return s
+`+lines)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	dir := filepath.Join(os.Getenv(insideVar), "app")
+	if err := startIn(cmd, dir, func(start func() error) error { return start() }); err != nil {
+		panic(err)
+	}
+	return func() string {
+		cmd.Wait()
+		return strings.TrimSpace(out.String())
+	}
+}
+
+// serveDatagrams answers on UDP port 80 of one address with what it was sent.
+func serveDatagrams(host string) error {
+	c, err := net.ListenPacket("udp", net.JoinHostPort(host, "80"))
+	if err != nil {
+		return err
+	}
+	go func() {
+		buf := make([]byte, 65536)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			c.WriteTo(append([]byte("pong "), buf[:n]...), from)
+		}
+	}()
+	return nil
+}
+
 // serveOrigin answers "pong" on port 80.
 func serveOrigin() error {
+	for _, a := range []netip.Addr{origin4, origin6} {
+		if err := serveDatagrams(a.String()); err != nil {
+			return err
+		}
+	}
 	l, err := net.Listen("tcp", ":80")
 	if err != nil {
 		return err

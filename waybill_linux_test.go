@@ -156,12 +156,12 @@ func TestSetRecordsErrors(t *testing.T) {
 	wantError(t, "altered", err, waybill.ErrInvalidRecords, syscall.EINVAL)
 	wantError(t, "accepted socket", waybill.SetRecords(c, c.Records()), waybill.ErrInvalidRecords, syscall.EINVAL)
 	wantError(t, "empty", waybill.SetRecords(c, nil), waybill.ErrInvalidRecords, syscall.EINVAL)
-	udp, err := net.ListenUDP("udp", nil)
+	udp, err := net.Dial("udp", "192.0.2.1:9")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	wantError(t, "UDP", waybill.SetRecords(udp, c.Records()), waybill.ErrInvalidRecords, syscall.EINVAL)
+	wantError(t, "connected UDP", waybill.SetRecords(udp.(*net.UDPConn), c.Records()), waybill.ErrInvalidRecords, syscall.EINVAL)
 
 	asNobody(t, func() {
 		// In the provider's cgroup no privilege is needed.

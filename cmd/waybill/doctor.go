@@ -58,7 +58,9 @@ func providerAddresses(ctx context.Context, socket string) []netip.AddrPort {
 	var addresses []netip.AddrPort
 	for _, p := range status.Providers {
 		for _, a := range p.Addresses {
-			addresses = append(addresses, a.Address)
+			if a.Protocol == "" {
+				addresses = append(addresses, a.Address)
+			}
 		}
 	}
 	return addresses

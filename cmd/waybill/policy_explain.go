@@ -60,6 +60,7 @@ Programs, users and cgroups are looked up on this host.`,
 
 func registerQuestion(cmd *cobra.Command, q *explain.Question) {
 	flags := cmd.Flags()
+	flags.BoolVar(&q.UDP, "udp", false, "it is UDP")
 	flags.StringVar(&q.Program, "program", "", "the `program` that connects: a path, or a name to be found in PATH")
 	flags.StringVar(&q.User, "user", "", "the `user` who connects: a name or a number")
 	flags.StringVar(&q.Cgroup, "cgroup", "", "the cgroup that the program is in: a `path` in the cgroup v2 hierarchy")

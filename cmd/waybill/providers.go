@@ -97,7 +97,7 @@ func showProvider(b *strings.Builder, provider *control.Provider, p paint) {
 		case a.Waiting > 0:
 			listens += fmt.Sprintf(", %s to be accepted", count(a.Waiting, "connection"))
 		}
-		line("proxy", "%s %s", a.Address, listens)
+		line("proxy", "%s%s %s", a.Address, protocolSuffix(a.Protocol), listens)
 	}
 	line("processes", "%s", processesText(&provider.Processes))
 	line("order", "weight %d, on-down %s, mode %s", provider.Weight, provider.OnDown, provider.Mode)
@@ -147,4 +147,12 @@ func showProxy(b *strings.Builder, proxy *control.Proxy, line func(label, format
 	for _, text := range proxy.Tail {
 		fmt.Fprintf(b, "    | %s\n", cut(printable(text), 94))
 	}
+}
+
+// protocolSuffix marks what is not TCP, as port numbers are written: 53/udp.
+func protocolSuffix(protocol string) string {
+	if protocol == "" {
+		return ""
+	}
+	return "/" + protocol
 }

@@ -44,6 +44,7 @@ type runFlags struct {
 	ports       string
 	destination []string
 	settings    []string
+	udp         bool
 	block       bool
 	quiet       bool
 	list        bool
@@ -65,8 +66,9 @@ daemon keeps in force, in the order of the policy; who is not root may use those
 that the policy opens to one of his groups. Or, with --policy, a provider of a
 file that says how to start it.
 
-TCP to every address that leaves the machine is redirected. Loopback addresses
-are only if --destination names them.
+TCP to every address that leaves the machine is redirected; UDP with --udp, to
+the proxies that take it. Loopback addresses are only if --destination names
+them.
 
 The exit status is the command's, or 128 and the number of the signal that
 ended it; 127 if the command was not found, 126 if it can not be executed, 125
@@ -107,6 +109,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.ports, "port", "", "redirect these `ports` only, such as 80,443,8000-8999")
 	flags.StringSliceVar(&f.destination, "destination", nil, "redirect connections to these `prefixes` only")
 	flags.StringArrayVar(&f.settings, "set", nil, "set an option of a proxy: `PROXY.OPTION=VALUE`")
+	flags.BoolVar(&f.udp, "udp", false, "redirect UDP, too, to those of the proxies that take it")
 	flags.BoolVar(&f.block, "block", false, "refuse connections while a proxy is dead, instead of passing it by")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not show what the proxies print")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a proxy may take to start")
@@ -122,7 +125,7 @@ func runCommand(cmd *cobra.Command, f runFlags, args []string) error {
 	ctx := context.WithoutCancel(cmd.Context())
 	var status int
 	if f.needsDaemon() {
-		for _, name := range []string{"port", "destination", "set", "block", "timeout", "quiet"} {
+		for _, name := range []string{"port", "destination", "set", "udp", "block", "timeout", "quiet"} {
 			if cmd.Flags().Changed(name) {
 				err := &hintError{fmt.Errorf("run behind providers of the daemon: --%s has no effect there", name), "the policy says what its providers get; leave the flag out"}
 				return &exitStatus{statusOwnFailure, err}
@@ -186,7 +189,7 @@ func (f *runFlags) enter(ctx context.Context) (leave func() error, err error) {
 }
 
 func (f *runFlags) options(args []string, stderr io.Writer) (opts embedded.Options, err error) {
-	opts = embedded.Options{Via: f.via, Command: args, User: f.user, Messages: stderr, Timeout: f.timeout}
+	opts = embedded.Options{Via: f.via, Command: args, User: f.user, UDP: f.udp, Messages: stderr, Timeout: f.timeout}
 	if !f.quiet {
 		opts.Output = stderr
 	}

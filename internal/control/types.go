@@ -124,9 +124,10 @@ func (p *Provider) Up() bool {
 // Address of a provider's proxy.
 type Address struct {
 	Address   netip.AddrPort `json:"address"`
-	Listening bool           `json:"listening"`         // a process of the provider does, now
-	Waiting   int            `json:"waiting,omitempty"` // connections that it has not accepted yet
-	Problem   string         `json:"problem,omitempty"` // why no connection is redirected there, for a person
+	Protocol  string         `json:"protocol,omitempty"` // "udp"; empty: TCP
+	Listening bool           `json:"listening"`          // a process of the provider does, now
+	Waiting   int            `json:"waiting,omitempty"`  // connections that it has not accepted yet
+	Problem   string         `json:"problem,omitempty"`  // why no connection is redirected there, for a person
 }
 
 // Processes says who belongs to a provider, in the way in which the policy

@@ -117,6 +117,13 @@ func (b Backend) describe(p policy.Provider, c engine.ProviderCounters, listener
 		}
 		d.Addresses = append(d.Addresses, address)
 	}
+	for _, a := range p.UDPAddresses() {
+		address, err := describeUDP(a, pids)
+		if err != nil {
+			return d, err
+		}
+		d.Addresses = append(d.Addresses, address)
+	}
 	if started := b.proxies[p.Name]; started != nil {
 		s := started.process.State()
 		d.Proxy = &control.Proxy{Running: s.Running, PID: s.PID, Since: s.Since, Restarts: s.Restarts, LastExit: s.LastExit}
@@ -167,6 +174,22 @@ func describeAddress(p *policy.Provider, a netip.AddrPort, pids []int, listeners
 		d.Problem = fmt.Sprintf("another process listens on %s", a)
 	case !d.Listening:
 		d.Problem = fmt.Sprintf("nothing listens on %s", a)
+	}
+	return d, nil
+}
+
+// describeUDP knows whether somebody receives there in the network namespace of
+// the provider's processes. Whether that is one of them, only the hook sees.
+func describeUDP(a netip.AddrPort, pids []int) (control.Address, error) {
+	d := control.Address{Address: a, Protocol: "udp"}
+	if len(pids) > 0 {
+		var err error
+		if d.Listening, err = supervise.IsReceiving(pids[0], a); err != nil {
+			return d, err
+		}
+	}
+	if !d.Listening {
+		d.Problem = fmt.Sprintf("nothing receives on %s/udp", a)
 	}
 	return d, nil
 }

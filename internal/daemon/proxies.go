@@ -50,7 +50,8 @@ type change struct {
 	old *proxy // nil: none
 	new *proxy
 	supervise.Command
-	listen []netip.AddrPort
+	listen  []netip.AddrPort
+	receive []netip.AddrPort // of UDP
 }
 
 // startProxies starts what p wants started and does not run. On an error
@@ -85,7 +86,11 @@ func (d *Daemon) awaitListening(changes []change) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), listenTimeout, fmt.Errorf("not within %v", listenTimeout))
 	defer cancel()
 	for _, c := range changes {
-		if err := c.new.process.WaitListening(ctx, c.listen...); err != nil {
+		err := c.new.process.WaitListening(ctx, c.listen...)
+		if err == nil {
+			err = c.new.process.WaitReceiving(ctx, c.receive...)
+		}
+		if err != nil {
 			reason, _, _ := strings.Cut(err.Error(), "; it printed") // it printed into the same log
 			d.log.Warn("a proxy is down at the start", "provider", c.Name, "error", reason)
 		}
@@ -106,7 +111,7 @@ func (d *Daemon) changes(p policy.Policy) ([]change, error) {
 		if err != nil {
 			return nil, fmt.Errorf("provider %q: %w", provider.Name, err)
 		}
-		changes = append(changes, change{old, &proxy{name: provider.Name, spec: want}, c, provider.Addresses()})
+		changes = append(changes, change{old, &proxy{name: provider.Name, spec: want}, c, provider.Addresses(), provider.UDPAddresses()})
 	}
 	return changes, nil
 }

@@ -25,6 +25,7 @@ type Question struct {
 	Cgroup        string            `json:"cgroup,omitempty"`         // in the cgroup v2 hierarchy
 	ProxyPrograms map[string]string `json:"proxy_programs,omitempty"` // by provider
 	ProxyUsers    map[string]string `json:"proxy_users,omitempty"`
+	UDP           bool              `json:"udp,omitempty"`
 	Down          []string          `json:"down,omitempty"`    // providers whose proxies do not listen
 	Unaware       []string          `json:"unaware,omitempty"` // as in policy.Trial
 }
@@ -49,7 +50,10 @@ func Answer(p policy.Policy, q Question) (policy.Explanation, error) {
 	if err != nil {
 		return policy.Explanation{}, fmt.Errorf("explain connection: %w", err)
 	}
-	trial := policy.Trial{Dst: q.Dst, Down: q.Down, Unaware: q.Unaware}
+	trial := policy.Trial{Protocol: policy.TCP, Dst: q.Dst, Down: q.Down, Unaware: q.Unaware}
+	if q.UDP {
+		trial.Protocol = policy.UDP
+	}
 	if trial.Client, err = findSubject(q.Program, q.User); err != nil {
 		return policy.Explanation{}, err
 	}

@@ -67,7 +67,7 @@ func (h *Hop) connect(e Event) bool {
 		return false
 	}
 	h.Kind, h.Provider, h.Filter, h.State = e.Kind, e.Provider, e.Filter, e.State
-	h.Dst, h.Process, h.Skipped, h.Kinship = e.Dst, e.Process, e.Skipped, e.Kinship
+	h.Protocol, h.Dst, h.Process, h.Skipped, h.Kinship = e.Protocol, e.Dst, e.Process, e.Skipped, e.Kinship
 	h.Connected = e.Time
 	if h.Accepted.Before(h.Connected) {
 		h.Accepted = time.Time{}
@@ -130,9 +130,9 @@ func (f *Flow) Conclude() {
 	if first.N == 0 || first.Kinship == Implied {
 		f.Process = first.Process
 	}
-	f.Dst = first.Dst
+	f.Protocol, f.Dst = first.Protocol, first.Dst
 	for i := 1; i < len(f.Hops) && !f.Dst.IsValid(); i++ {
-		f.Dst = f.Hops[i].Dst
+		f.Protocol, f.Dst = f.Hops[i].Protocol, f.Hops[i].Dst
 	}
 	f.Start = f.earliest()
 	f.End = first.Closed

@@ -130,7 +130,7 @@ func (d *drawing) leg(f *Flow, h *Hop) {
 		d.line("┆   ", dim, "nothing was seen of the connection before")
 	}
 	d.line("│", plain, "")
-	connects := "connects to " + endpoint(h.Dst)
+	connects := h.Protocol.verb() + " to " + h.Protocol.endpoint(h.Dst)
 	if added := f.Added(h.N); added > 0 {
 		connects += ", " + short(added) + " later"
 	}
@@ -201,7 +201,7 @@ func (d *drawing) traffic(h *Hop) {
 	if h.Closed.IsZero() || h.Denied() {
 		return
 	}
-	d.line("│   ", dim, fmt.Sprintf("sent %s, received %s in %s", size(h.Sent), size(h.Received), short(h.Duration)))
+	d.line("│   ", dim, fmt.Sprintf("sent %s, received %s in %s", h.Protocol.amount(h.Sent), h.Protocol.amount(h.Received), short(h.Duration)))
 }
 
 // arrive draws the arrow and the next party: a proxy, the destination, or
@@ -217,7 +217,7 @@ func (d *drawing) arrive(f *Flow, h *Hop) {
 	}
 	d.line("▼", dim, handshake)
 	if h.Kind != Redirected {
-		d.line("", bold, endpoint(h.Dst))
+		d.line("", bold, h.Protocol.endpoint(h.Dst))
 		return
 	}
 	d.line("", bold, clean(h.Provider)+f.proxyOf(h))

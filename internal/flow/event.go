@@ -57,23 +57,29 @@ type Event struct {
 	Provider string `json:"provider,omitempty"` // whose proxy it went to, or who refused it
 
 	// Of outcomes.
-	Process Process        `json:"process,omitzero"` // who connects
-	Dst     netip.AddrPort `json:"dst,omitzero"`     // what it asked for
-	Filter  string         `json:"filter,omitempty"`
-	State   string         `json:"state,omitempty"` // for Provider, before the redirect
-	Skipped []Skip         `json:"skipped,omitempty"`
-	Kinship Kinship        `json:"kinship,omitempty"`
+	Process  Process        `json:"process,omitzero"` // who connects
+	Protocol Protocol       `json:"protocol,omitempty"`
+	Dst      netip.AddrPort `json:"dst,omitzero"` // what it asked for
+	Filter   string         `json:"filter,omitempty"`
+	State    string         `json:"state,omitempty"` // for Provider, before the redirect
+	Skipped  []Skip         `json:"skipped,omitempty"`
+	Kinship  Kinship        `json:"kinship,omitempty"`
 
 	// Of Closed.
 	Duration time.Duration `json:"duration_ns,omitempty"` // since connect()
-	Sent     uint64        `json:"sent,omitempty"`        // bytes that the peer acknowledged
-	Received uint64        `json:"received,omitempty"`    // bytes
+	Sent     uint64        `json:"sent,omitempty"`        // bytes that the peer acknowledged; of UDP, datagrams
+	Received uint64        `json:"received,omitempty"`    // bytes; of UDP, datagrams
 	Error    string        `json:"error,omitempty"`       // such as "connection refused"; empty: an orderly end
 
 	// Of Linked.
 	Links      []ID `json:"links,omitempty"`      // at most 8
 	Candidates int  `json:"candidates,omitempty"` // how many there were
 }
+
+// Protocol of a connection; empty is TCP.
+type Protocol string
+
+const UDP Protocol = "udp"
 
 // Kinship says how a proxy's connection that carried no records came into its
 // flow. It is empty for the application's own and for those with records.

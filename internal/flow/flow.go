@@ -23,15 +23,16 @@ const (
 // for it. [Flow.Apply] makes one out of events; all but ID, Details and Hops
 // follows from the hops.
 type Flow struct {
-	ID      ID             `json:"id"`
-	Start   time.Time      `json:"start"`
-	End     time.Time      `json:"end,omitzero"`
-	Outcome Outcome        `json:"outcome"`
-	Process Process        `json:"process,omitzero"` // the application; zero if its connect() was not seen
-	Details Details        `json:"details,omitzero"` // of Process
-	Dst     netip.AddrPort `json:"dst,omitzero"`     // what the application asked for
-	Hops    []Hop          `json:"hops"`             // by N; those of which nothing was seen are missing
-	Links   []ID           `json:"links,omitempty"`  // flows of which this one goes on with one, nobody can tell which
+	ID       ID             `json:"id"`
+	Start    time.Time      `json:"start"`
+	End      time.Time      `json:"end,omitzero"`
+	Outcome  Outcome        `json:"outcome"`
+	Process  Process        `json:"process,omitzero"` // the application; zero if its connect() was not seen
+	Details  Details        `json:"details,omitzero"` // of Process
+	Protocol Protocol       `json:"protocol,omitempty"`
+	Dst      netip.AddrPort `json:"dst,omitzero"`    // what the application asked for
+	Hops     []Hop          `json:"hops"`            // by N; those of which nothing was seen are missing
+	Links    []ID           `json:"links,omitempty"` // flows of which this one goes on with one, nobody can tell which
 }
 
 // Details are what can be found out about a [Process] outside the kernel. Each
@@ -54,6 +55,7 @@ type Hop struct {
 	Provider string         `json:"provider,omitempty"` // whose proxy it went to, or who refused it
 	Filter   string         `json:"filter,omitempty"`
 	State    string         `json:"state,omitempty"` // for Provider, before the redirect
+	Protocol Protocol       `json:"protocol,omitempty"`
 	Dst      netip.AddrPort `json:"dst,omitzero"`
 	Process  Process        `json:"process,omitzero"` // who connects
 	Skipped  []Skip         `json:"skipped,omitempty"`
@@ -63,8 +65,8 @@ type Hop struct {
 	Accepted  time.Time     `json:"accepted,omitzero"`
 	Closed    time.Time     `json:"closed,omitzero"`
 	Duration  time.Duration `json:"duration_ns,omitempty"` // of a closed connection, as the kernel measured it
-	Sent      uint64        `json:"sent,omitempty"`        // bytes
-	Received  uint64        `json:"received,omitempty"`    // bytes
+	Sent      uint64        `json:"sent,omitempty"`        // bytes; of UDP, datagrams
+	Received  uint64        `json:"received,omitempty"`    // likewise
 	Error     string        `json:"error,omitempty"`
 }
 
@@ -100,7 +102,8 @@ func (f *Flow) Added(n int) time.Duration {
 // Duration is the time from Start to End, 0 while there is no end.
 func (f *Flow) Duration() time.Duration { return between(f.Start, f.End) }
 
-// Bytes returns what the application sent and received. It is known when the
+// Bytes returns what the application sent and received, in bytes or, of UDP, in
+// datagrams. It is known when the
 // application's connection is closed; until then, what is known nearest to it.
 func (f *Flow) Bytes() (sent, received uint64, known bool) {
 	for i := range f.Hops {

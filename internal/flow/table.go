@@ -50,7 +50,7 @@ func Table(w io.Writer, flows []Flow, opts TableOptions) error {
 		f := &flows[i]
 		rows = append(rows, f.row(layout))
 		keep[i+1][columnProgram] = fmt.Sprintf("(%d)", f.Process.PID)
-		keep[i+1][columnDestination] = fmt.Sprintf(":%d", f.Dst.Port())
+		keep[i+1][columnDestination] = fmt.Sprintf(":%d%s", f.Dst.Port(), f.Protocol.suffix())
 	}
 	widths := fit(rows, opts.Width)
 	var out strings.Builder
@@ -77,7 +77,7 @@ func (f *Flow) row(layout string) row {
 		columnTime:        f.Start.Format(layout),
 		columnFlow:        f.ID.String(),
 		columnProgram:     fmt.Sprintf("%s(%d)", clean(f.Program()), f.Process.PID),
-		columnDestination: endpoint(f.Dst),
+		columnDestination: f.Protocol.endpoint(f.Dst),
 		columnVia:         f.via(),
 		columnOutcome:     string(f.Outcome),
 	}
@@ -88,7 +88,7 @@ func (f *Flow) row(layout string) row {
 		r[columnDuration] = tookText(f.Duration())
 	}
 	if sent, received, known := f.Bytes(); known {
-		r[columnBytes] = size(sent + received)
+		r[columnBytes] = f.Protocol.amount(sent + received)
 	}
 	return r
 }

@@ -129,6 +129,31 @@ func digits(x float64) string {
 	return fmt.Sprintf("%.0f", x)
 }
 
+// suffix marks what is not TCP, as port numbers are written: 53/udp.
+func (p Protocol) suffix() string {
+	if p == "" {
+		return ""
+	}
+	return "/" + clean(string(p))
+}
+
+func (p Protocol) endpoint(a netip.AddrPort) string { return endpoint(a) + p.suffix() }
+
+// amount is of bytes, or of what the kernel counts of UDP.
+func (p Protocol) amount(n uint64) string {
+	if p == UDP {
+		return fmt.Sprintf("%d dgrams", n)
+	}
+	return size(n)
+}
+
+func (p Protocol) verb() string {
+	if p == UDP {
+		return "sends"
+	}
+	return "connects"
+}
+
 func endpoint(a netip.AddrPort) string {
 	if !a.IsValid() {
 		return "?"

@@ -20,14 +20,20 @@ const (
 	// applicationID tells our files from other SQLite files: "wbfl".
 	applicationID = 0x7762666c
 
-	schemaVersion = 2
+	schemaVersion = 3
 )
 
 //go:embed schema.sql
 var schema string
 
-//go:embed migrate.sql
-var migration string
+//go:embed migrate2.sql
+var toVersion2 string
+
+//go:embed migrate3.sql
+var toVersion3 string
+
+// migrations lead to each version from the one before it.
+var migrations = map[int]string{2: toVersion2, 3: toVersion3}
 
 // Parameters of connections. With a write-ahead log and synchronous=normal
 // nothing is lost when the process is killed, and when the power fails the
@@ -141,20 +147,23 @@ func prepareFile(ctx context.Context, c *sql.Conn) error {
 		return fmt.Errorf("%w: %s", errCheck, check)
 	}
 	if version < schemaVersion {
-		return migrate(ctx, c)
+		return migrate(ctx, c, version)
 	}
 	return nil
 }
 
-// migrate brings a file of version 1 to this one, all or nothing.
-func migrate(ctx context.Context, c *sql.Conn) error {
+// migrate brings a file of an earlier version to this one, all or nothing.
+func migrate(ctx context.Context, c *sql.Conn, version int) error {
 	tx, err := c.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, migration+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil {
-		return fmt.Errorf("bring the flow store to version %d: %w", schemaVersion, err)
+	for version < schemaVersion {
+		version++
+		if _, err := tx.ExecContext(ctx, migrations[version]+fmt.Sprintf("PRAGMA user_version = %d;", version)); err != nil {
+			return fmt.Errorf("bring the flow store to version %d: %w", version, err)
+		}
 	}
 	return tx.Commit()
 }

@@ -57,10 +57,10 @@ func TestReopen(t *testing.T) {
 // TestOtherFiles: what is not ours is an error and stays as it is.
 func TestOtherFiles(t *testing.T) {
 	newer, foreign := stored(t), filepath.Join(t.TempDir(), "foreign.db")
-	execute(t, newer, "PRAGMA user_version = 3")
+	execute(t, newer, "PRAGMA user_version = 4")
 	execute(t, foreign, "CREATE TABLE recipes (a)")
 	for path, want := range map[string]string{
-		newer:                      "a newer waybill made it: its schema has version 3",
+		newer:                      "a newer waybill made it: its schema has version 4",
 		foreign:                    "not a flow store",
 		t.TempDir():                "flow store",
 		"":                         "no path",

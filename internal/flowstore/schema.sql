@@ -10,9 +10,10 @@ CREATE TABLE flows (
 	pid         INTEGER,
 	uid         INTEGER,
 	user        TEXT,
+	protocol    TEXT,              -- udp; NULL: TCP
 	destination TEXT,
 	port        INTEGER,
-	sent        INTEGER,
+	sent        INTEGER,           -- bytes; of UDP, datagrams
 	received    INTEGER,
 	executable  TEXT,
 	unverified  INTEGER NOT NULL,
@@ -31,6 +32,7 @@ CREATE TABLE hops (
 	provider        TEXT,
 	filter          TEXT,
 	state           TEXT,
+	protocol        TEXT,     -- as in flows
 	destination     TEXT,
 	port            INTEGER,
 	kinship         TEXT,

@@ -6,25 +6,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/waybill-net/waybill"
 	"github.com/waybill-net/waybill/internal/proxy"
 )
 
+// forUDP stands before the addresses on which RunInspect takes UDP.
+const forUDP = "udp:"
+
 // RunInspect is the proxy of the preset inspect, as a process of its own. It
-// prints a line for each connection.
+// prints a line for each connection. An address is of TCP, unless "udp:" stands
+// before it.
 func RunInspect(ctx context.Context, addresses []string, stdout io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
-		p       = proxy.Proxy{Report: func(e proxy.Event) { io.WriteString(stdout, describe(e)+"\n") }}
 		serving sync.WaitGroup
 		mu      sync.Mutex
 		errs    []error
 	)
 	for _, address := range addresses {
-		l, err := waybill.Listen(ctx, "tcp", address)
+		serve, err := listenInspect(ctx, address, stdout)
 		if err != nil {
 			cancel()
 			serving.Wait()
@@ -32,7 +36,7 @@ func RunInspect(ctx context.Context, addresses []string, stdout io.Writer) error
 		}
 		serving.Go(func() {
 			defer cancel() // half a proxy is none
-			if err := p.Serve(ctx, l); err != nil {
+			if err := serve(ctx); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)
@@ -41,6 +45,34 @@ func RunInspect(ctx context.Context, addresses []string, stdout io.Writer) error
 	}
 	serving.Wait()
 	return errors.Join(errs...)
+}
+
+// listenInspect opens one of the proxy's sockets and returns what serves it.
+func listenInspect(ctx context.Context, address string, stdout io.Writer) (serve func(context.Context) error, err error) {
+	at, udp := strings.CutPrefix(address, forUDP)
+	if udp {
+		l, err := waybill.ListenPacket(ctx, "udp", at)
+		if err != nil {
+			return nil, err
+		}
+		p := proxy.Packets{Report: func(e proxy.PacketEvent) { io.WriteString(stdout, describePackets(e)+"\n") }}
+		return func(ctx context.Context) error { return p.Serve(ctx, l) }, nil
+	}
+	l, err := waybill.Listen(ctx, "tcp", at)
+	if err != nil {
+		return nil, err
+	}
+	p := proxy.Proxy{Report: func(e proxy.Event) { io.WriteString(stdout, describe(e)+"\n") }}
+	return func(ctx context.Context) error { return p.Serve(ctx, l) }, nil
+}
+
+func describePackets(e proxy.PacketEvent) string {
+	origin := e.Conn.Origin()
+	line := fmt.Sprintf("%s[%d] -> %s/udp", origin.Comm, origin.TGID, e.Conn.OriginalDestination())
+	if e.Err != nil {
+		return line + ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %d bytes", line, len(e.First))
 }
 
 func describe(e proxy.Event) string {

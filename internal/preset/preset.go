@@ -27,6 +27,9 @@ type Preset struct {
 	// connections, so they go past it.
 	IPv4Only bool
 
+	// UDP: the proxy takes it, too.
+	UDP bool
+
 	// Emulate is how the proxy learns the original destination.
 	Emulate policy.Emulation
 
@@ -127,6 +130,7 @@ type Site struct {
 	Dir     string            // not there yet; its parent is open to everybody
 	Listen  netip.AddrPort    // for IPv4
 	Listen6 netip.AddrPort    // for IPv6; zero: this machine has none
+	UDP     bool              // on the same addresses
 	Options map[string]string // by [Option.Name]
 	Self    string            // the name by which this program was called
 }

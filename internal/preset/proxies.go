@@ -14,8 +14,14 @@ func inspect() *Preset {
 	return &Preset{
 		Name:  "inspect",
 		About: "waybill's own: says what each connection begins with, and passes it on",
+		UDP:   true,
 		prepare: func(w *workplace) ([]Process, error) {
 			args := []string{"inspect-proxy"}
+			if w.UDP { // before TCP, for which somebody waits
+				for _, a := range w.listens() {
+					args = append(args, forUDP+a.String())
+				}
+			}
 			for _, a := range w.listens() {
 				args = append(args, a.String())
 			}

@@ -73,6 +73,7 @@ func (l *link) prepare(s *stage, opts Options) error {
 		return err
 	}
 	name := l.preset.Name
+	site.UDP = opts.UDP && l.preset.UDP
 	site.Dir, site.Options, site.Self = filepath.Join(s.work.path, name), opts.Settings[name], os.Args[0]
 	l.listen = site.Listen
 	if l.prepared, err = l.preset.Prepare(site); err != nil {
@@ -172,19 +173,24 @@ func stopAll(processes []*supervise.Process) {
 func (c *chain) policy(opts Options) policy.Policy {
 	var p policy.Policy
 	for i, l := range c.links {
-		p.Providers = append(p.Providers, policy.Provider{
+		provider := policy.Provider{
 			Name:   l.preset.Name,
 			Weight: int32(100 * (len(c.links) - i)),
 			Listen: l.listen, Listen6: l.prepared.Listen6,
 			Cgroup: l.cgroup,
 			OnDown: opts.OnDown, Emulate: l.preset.Emulate,
-		})
-		p.Filters = append(p.Filters, policy.Filter{
+		}
+		filter := policy.Filter{
 			Name:        "run",
 			Provider:    l.preset.Name,
 			Destination: opts.Destination,
 			Ports:       l.ports,
-		})
+		}
+		if opts.UDP && l.preset.UDP {
+			provider.UDP, provider.UDP6 = provider.Listen, provider.Listen6
+			filter.Protocols = []policy.Protocol{policy.TCP, policy.UDP}
+		}
+		p.Providers, p.Filters = append(p.Providers, provider), append(p.Filters, filter)
 	}
 	return p
 }

@@ -56,6 +56,9 @@ func (d *declared) start(ctx context.Context, s *stage, opts Options) error {
 		if err := process.WaitListening(ctx, p.Addresses()...); err != nil {
 			return err
 		}
+		if err := process.WaitReceiving(ctx, p.UDPAddresses()...); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type Options struct {
 
 	Ports       []policy.PortRange // to redirect; empty: all that a proxy takes
 	Destination []netip.Prefix     // as in policy.Filter
+	UDP         bool               // redirect it, too, to the proxies that take it
 	OnDown      policy.OnDown      // what becomes of a connection while its proxy is dead
 
 	// Settings of presets: by preset, then by option.

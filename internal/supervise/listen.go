@@ -19,13 +19,22 @@ const listenPoll = 20 * time.Millisecond
 // is an error, with what the program printed last, if it ends before or does
 // not until ctx ends.
 func (p *Process) WaitListening(ctx context.Context, addresses ...netip.AddrPort) error {
+	return p.wait(ctx, addresses, IsListening)
+}
+
+// WaitReceiving is WaitListening for UDP.
+func (p *Process) WaitReceiving(ctx context.Context, addresses ...netip.AddrPort) error {
+	return p.wait(ctx, addresses, IsReceiving)
+}
+
+func (p *Process) wait(ctx context.Context, addresses []netip.AddrPort, isOpen func(pid int, a netip.AddrPort) (bool, error)) error {
 	for _, a := range addresses {
 		for {
 			s := p.State()
 			if s.LastExit != "" {
 				return fmt.Errorf("start %s: it ended (%s) before it listened on %s%s", p.command.Name, s.LastExit, a, p.said())
 			}
-			listening, err := IsListening(s.PID, a)
+			listening, err := isOpen(s.PID, a)
 			if err != nil {
 				return fmt.Errorf("start %s: %w", p.command.Name, err)
 			}
@@ -56,14 +65,30 @@ func (p *Process) said() string {
 // connect instead would show the proxy a connection that means nothing.
 func IsListening(pid int, a netip.AddrPort) (bool, error) {
 	if a.Addr().Is4() {
-		if listening, err := isListed(pid, "tcp", a); listening || err != nil {
+		if listening, err := isListed(pid, "tcp", tcpListens, a); listening || err != nil {
 			return listening, err
 		}
 	}
-	return isListed(pid, "tcp6", a) // where [::] takes IPv4 as well, if it was not told otherwise
+	return isListed(pid, "tcp6", tcpListens, a) // where [::] takes IPv4 as well, if it was not told otherwise
 }
 
-func isListed(pid int, file string, a netip.AddrPort) (bool, error) {
+// IsReceiving is IsListening for UDP.
+func IsReceiving(pid int, a netip.AddrPort) (bool, error) {
+	if a.Addr().Is4() {
+		if receiving, err := isListed(pid, "udp", udpUnconnected, a); receiving || err != nil {
+			return receiving, err
+		}
+	}
+	return isListed(pid, "udp6", udpUnconnected, a)
+}
+
+// States of sockets in the kernel's tables.
+const (
+	tcpListens     = "0A"
+	udpUnconnected = "07"
+)
+
+func isListed(pid int, file, state string, a netip.AddrPort) (bool, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", pid, file))
 	if os.IsNotExist(err) {
 		return false, nil // it has just ended; its state will say so
@@ -76,9 +101,11 @@ func isListed(pid int, file string, a netip.AddrPort) (bool, error) {
 	lines.Scan() // the heading
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
-		// The kernel shows the listening sockets first: tcp_seek_last_pos.
-		if len(fields) < 4 || fields[3] != "0A" {
-			break
+		if len(fields) < 4 || fields[3] != state {
+			if state == tcpListens {
+				break // the kernel shows the listening sockets first: tcp_seek_last_pos
+			}
+			continue
 		}
 		if got, err := parseProcAddr(fields[1]); err != nil {
 			return false, err
