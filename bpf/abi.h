@@ -328,10 +328,10 @@ struct wb_peers {
 	__u64 netns_cookie;
 	__u32 n; /* beside the connected one */
 	__u32 closings;
-	__be32 addr[4]; /* that the socket is bound to */
-	__be16 port;
-	__u16 reserved;
-	__u32 uid; /* of the process that sends */
+	__be32 addr[4];        /* that the socket is bound to */
+	__be16 port;           /* of the socket; that of a socket which is disconnected can become another */
+	__be16 connected_port; /* with which the connected peer was met */
+	__u32 uid;             /* of the process that sends */
 };
 
 enum wb_verdict {

@@ -126,6 +126,9 @@ static __always_inline enum wb_counter wb_give_peer(struct wb_attempt *a, struct
 	struct wb_peer *peer = wb_find_peer(own, &a->query.dst);
 	enum wb_counter result;
 
+	/* One that belongs to another flow ends with its time: no proxy is to know two flows by one address. */
+	if (peer && !wb_is_of_flow(peer, a))
+		peer = NULL;
 	if (peer && wb_newest_hop(&peer->socket)->handle == p->handle && wb_same_endpoint(&peer->socket.proxy, proxy)) {
 		peer->generation = a->policy->generation;
 		a->peer = peer;

@@ -31,8 +31,7 @@ static __noinline bool wb_answer_peer(struct wb_attempt *a)
 /* Whether a flow can go on as it is. */
 static __always_inline bool wb_goes_on(struct wb_attempt *a, const struct wb_peer *peer)
 {
-	return peer->generation == a->policy->generation &&
-	       !(a->socket && a->socket->carried != peer->socket.carried) &&
+	return peer->generation == a->policy->generation && wb_is_of_flow(peer, a) &&
 	       wb_probe_receiver(a->ctx, peer->proxy_cgroup, peer->socket.proxy_cgroup_level, &peer->socket.proxy) ==
 		       WB_REACHABLE;
 }
@@ -64,6 +63,8 @@ static __noinline bool wb_send_as_before(struct wb_attempt *a)
 	own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
 	if (!own)
 		return false;
+	if (own->n && own->port != bpf_htons(sk->src_port))
+		wb_close_unconnected(own); /* their answers go to the port that it had */
 	peer = wb_find_peer(own, &a->query.dst);
 	if (peer && wb_goes_on(a, peer)) {
 		wb_send_on(a, peer);
@@ -135,7 +136,7 @@ static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provide
 	__u64 name;
 	__u32 size;
 
-	if (!proxy->port)
+	if (!proxy->port || !ctx->sk || bpf_htons(ctx->sk->src_port) != proxy->port)
 		return 0;
 	if (wb_is_mapped(from->addr)) {
 		tuple.ipv4.saddr = proxy->addr[3];
@@ -160,8 +161,8 @@ static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provide
 	name = *(volatile __u64 *)&own->connected;
 	if (!name)
 		goto out;
-	own->port = from->port;
-	wb_peer_key(&key, own, name);
+	own->connected_port = from->port;
+	wb_peer_key(&key, own, name, from->port);
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (!peer) {
 		if (bpf_map_update_elem(&peers, &key, &wb_new_peer, BPF_NOEXIST))
@@ -184,7 +185,7 @@ static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provide
 		/* The client may have closed it, or connected anew, before there was anything to take away. */
 		__sync_fetch_and_add(&own->closings, 1);
 		if (*(volatile __u64 *)&own->connected != name) {
-			wb_close_peer(own, name);
+			wb_close_peer(own, name, from->port);
 			goto out;
 		}
 		wb_report_met(sk);
@@ -268,8 +269,10 @@ static __always_inline void wb_release(struct bpf_sock *sk)
 {
 	struct wb_peers *own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
 
-	if (own)
-		wb_close_peers(own);
+	if (!own)
+		return;
+	wb_close_connected(own);
+	wb_close_unconnected(own);
 }
 
 #endif /* WB_DATAGRAM_H */

@@ -64,19 +64,19 @@ static __always_inline bool wb_is_peer_address(const __be32 *addr)
 	return addr[0] == bpf_htonl(0xfd776179) && addr[1] == bpf_htonl(0x62696c6c);
 }
 
-static __always_inline void wb_peer_key(struct wb_peer_key *key, const struct wb_peers *own, __u64 name)
+static __always_inline void wb_peer_key(struct wb_peer_key *key, const struct wb_peers *own, __u64 name, __be16 port)
 {
 	__builtin_memset(key, 0, sizeof(*key));
 	key->netns_cookie = own->netns_cookie;
 	wb_peer_address(name, key->peer.addr);
-	key->peer.port = own->port;
+	key->peer.port = port;
 }
 
 static __always_inline struct wb_peer *wb_peer_at(const struct wb_peers *own, __u64 name)
 {
 	struct wb_peer_key key;
 
-	wb_peer_key(&key, own, name);
+	wb_peer_key(&key, own, name, own->port);
 	return bpf_map_lookup_elem(&peers, &key);
 }
 
@@ -126,16 +126,17 @@ static __always_inline void wb_destination_key(struct wb_destination_key *key, c
 }
 
 /* The flow is over. A global function, as wb_decide() is. */
-__noinline int wb_close_peer(const struct wb_peers *own, __u64 name)
+__noinline int wb_close_peer(const struct wb_peers *own, __u64 name, __u32 port)
 {
 	struct wb_destination_key destination;
 	struct wb_peer_key key;
 	struct wb_endpoint dst;
 	struct wb_peer *peer;
+	__u64 *named;
 
 	if (!own)
 		return 0;
-	wb_peer_key(&key, own, name);
+	wb_peer_key(&key, own, name, port);
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (!peer)
 		return 0;
@@ -144,7 +145,9 @@ __noinline int wb_close_peer(const struct wb_peers *own, __u64 name)
 	wb_report_peer_closed(peer);
 	wb_unlist_candidate(&peer->socket);
 	wb_count_peers_of(peer->uid, -1);
-	bpf_map_delete_elem(&destinations, &destination);
+	named = bpf_map_lookup_elem(&destinations, &destination);
+	if (named && *named == name) /* a later flow may have the destination by now */
+		bpf_map_delete_elem(&destinations, &destination);
 	bpf_map_delete_elem(&peer_contexts, &key);
 	bpf_map_delete_elem(&peers, &key);
 	return 0;
@@ -188,7 +191,7 @@ static long wb_evict_step(__u32 i, struct wb_peers **owner)
 	idle = !oldest || bpf_ktime_get_boot_ns() - oldest->last > WB_PEER_IDLE;
 	name = wb_detach_oldest(own, oldest);
 	if (idle) {
-		wb_close_peer(own, name);
+		wb_close_peer(own, name, own->port);
 	} else {
 		oldest->next = 0;
 		wb_append_peer(own, name);
@@ -209,7 +212,7 @@ static long wb_close_step(__u32 i, struct wb_peers **owner)
 
 	if (!own->oldest)
 		return 1;
-	wb_close_peer(own, wb_detach_oldest(own, wb_peer_at(own, own->oldest)));
+	wb_close_peer(own, wb_detach_oldest(own, wb_peer_at(own, own->oldest)), own->port);
 	return 0;
 }
 
@@ -222,13 +225,12 @@ static __always_inline void wb_close_connected(struct wb_peers *own)
 	*(volatile __u64 *)&own->connected = 0;
 	__sync_fetch_and_add(&own->closings, 1);
 	if (name)
-		wb_close_peer(own, name);
+		wb_close_peer(own, name, own->connected_port);
 }
 
-/* The client's socket is closed. */
-static __always_inline void wb_close_peers(struct wb_peers *own)
+/* Those of an unconnected socket that is closed, or bound to another port. */
+static __always_inline void wb_close_unconnected(struct wb_peers *own)
 {
-	wb_close_connected(own);
 	bpf_loop(WB_MAX_PEERS, wb_close_step, &own, 0);
 }
 
@@ -304,6 +306,17 @@ static __always_inline bool wb_attach_peer_context(const struct wb_policy *polic
 	return true;
 }
 
+/* Whether the peer was made for the flow that the socket carries, if it carries any. */
+static __always_inline bool wb_is_of_flow(const struct wb_peer *peer, const struct wb_attempt *a)
+{
+	const struct wb_socket *carrier = a->socket;
+
+	if (!carrier || !carrier->carried || a->policy->flags & WB_TRACKING_OFF)
+		return !peer->socket.carried;
+	return carrier->carried == peer->socket.carried &&
+	       carrier->records.origin.flow_id == peer->socket.records.origin.flow_id;
+}
+
 /* Give the peer to a provider: it begins with what the socket carries. */
 static __always_inline void wb_begin_peer(struct wb_peer *peer, const struct wb_policy *policy,
 					  const struct wb_provider *p, const struct wb_socket *carrier)
@@ -338,7 +351,7 @@ __noinline int wb_make_peer(const struct wb_policy *policy, const struct wb_quer
 	if (own->n >= WB_MAX_PEERS)
 		return WB_PEERS_FULL;
 	name = wb_name_peer(&query->dst);
-	wb_peer_key(&key, own, name);
+	wb_peer_key(&key, own, name, own->port);
 	if (bpf_map_update_elem(&peers, &key, &wb_new_peer, BPF_NOEXIST))
 		return WB_REFUSED_NO_MEMORY;
 	peer = bpf_map_lookup_elem(&peers, &key);

@@ -169,18 +169,28 @@ func TestDatagramsEnd(t *testing.T) {
 	apply(t, e, udpChain(env, "a"))
 	env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
 	app := env.Start("app", "python3", "-c", `
-import signal, socket
+import ctypes, signal, socket
 held = []
 for i in range(50):
     c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); c.connect(("192.0.2.1", 8080)); c.send(b"x"); c.recv(99)
     u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.sendto(b"x", ("192.0.2.1", 8080)); u.recv(99); u.sendto(b"x", ("192.0.2.2", 8080)); u.recv(99)
     c.connect(("192.0.2.2", 8080)); c.send(b"x"); c.recv(99) # in the place of the one before
     held += [c, u]
+# Disconnected, a socket gets another port, and its flows of before are over: those to .1 and .2.
+libc = ctypes.CDLL(None)
+for i in range(50):
+    d = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    d.sendto(b"x", ("192.0.2.1", 8080)); d.recv(99)
+    d.connect(("192.0.2.2", 8080)); d.send(b"x"); d.recv(99)
+    assert not libc.connect(d.fileno(), bytes(16), 16)
+    d.sendto(b"x", ("192.0.2.1", 8080)); d.recv(99)
+    d.connect(("192.0.2.1", 9)) # nobody wants that
+    held.append(d)
 probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); probe.connect(("192.0.2.1", 8080))
 print("ready", flush=True)
 signal.pause()
 `)
-	waitPeers(t, e, 150)
+	waitPeers(t, e, 200)
 	env.Inside(func() error {
 		flows, err := e.Flows()
 		if err != nil {
@@ -198,6 +208,65 @@ signal.pause()
 		return nil
 	})
 	app.Kill()
+	waitPeers(t, e, 0)
+}
+
+// TestDatagramsOfOneSocket: a proxy that goes on with two flows from one socket
+// sets the records of each before its datagrams, and they stay apart.
+func TestDatagramsOfOneSocket(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startDatagramOrigin(t, env)
+	apply(t, e, udpChain(env, "a", "b"))
+	a := env.Start("a", "python3", "-c", `
+import os, socket, sys
+sys.path.insert(0, "testdata")
+import wb
+proxy = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+proxy.bind(("127.0.0.1", 7001))
+upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print("ready", flush=True)
+flows = []
+for i in range(6):
+    data, peer = proxy.recvfrom(99)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(peer)
+        records, flow = wb.query(sock, wb.RECORDS), wb.origin(sock)["flow"]
+    assert not wb.set_errno(upstream, records)
+    upstream.sendto(data, ("192.0.2.1", 8080))
+    proxy.sendto(upstream.recvfrom(99)[0], peer)
+    flows.append(flow)
+print(*flows, flush=True)
+`)
+	b := env.Start("b", "python3", "-c", `
+import socket, sys
+sys.path.insert(0, "testdata")
+import wb
+proxy = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+proxy.bind(("127.0.0.1", 7002))
+print("ready", flush=True)
+flows = []
+for i in range(6):
+    data, peer = proxy.recvfrom(99)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(peer)
+        flows.append(wb.origin(sock)["flow"])
+    proxy.sendto(b"answer", peer)
+print(*flows, flush=True)
+`)
+	env.Run("app", "python3", "-c", `
+import socket
+socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for i in range(2)]
+for i in range(3):
+    for s in socks:
+        s.settimeout(5)
+        s.sendto(b"x", ("192.0.2.1", 8080))
+        assert s.recvfrom(99) == (b"answer", ("192.0.2.1", 8080))
+`)
+	if first, second := a.Wait(), b.Wait(); first != second || len(strings.Fields(first)) != 6 {
+		t.Errorf("proxy a saw flows %s, proxy b %s", first, second)
+	}
 	waitPeers(t, e, 0)
 }
 

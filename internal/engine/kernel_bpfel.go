@@ -294,18 +294,18 @@ type kernelWbPeerKey struct {
 }
 
 type kernelWbPeers struct {
-	_           structs.HostLayout
-	Oldest      uint64
-	Youngest    uint64
-	Connected   uint64
-	Cookie      uint64
-	NetnsCookie uint64
-	N           uint32
-	Closings    uint32
-	Addr        [4]uint32
-	Port        uint16
-	Reserved    uint16
-	Uid         uint32
+	_             structs.HostLayout
+	Oldest        uint64
+	Youngest      uint64
+	Connected     uint64
+	Cookie        uint64
+	NetnsCookie   uint64
+	N             uint32
+	Closings      uint32
+	Addr          [4]uint32
+	Port          uint16
+	ConnectedPort uint16
+	Uid           uint32
 }
 
 type kernelWbPolicy struct {
