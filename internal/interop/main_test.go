@@ -42,6 +42,10 @@ func runRole(name string, args []string) bool {
 		err = preset.RunInspect(ctx, args, os.Stdout)
 	case "socks-server":
 		err = preset.RunSOCKS(ctx, args[0])
+	case quicClientRole:
+		err = runQUICClient(args[0], args[1], args[2])
+	case quicRelayRole:
+		err = runQUICRelay(ctx, args[0])
 	case clientRole:
 		err = json.NewEncoder(os.Stdout).Encode(runClient(args))
 	default:
