@@ -88,7 +88,7 @@ build-all:
 
 # Installs only what is missing: with everything there it needs no network.
 setup:
-	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	@missing=; for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q ' installed$$' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then .ci/install $$missing; fi
 
 lint:
