@@ -89,7 +89,14 @@ func (w *Watcher) drain(ctx context.Context) {
 // watched is looked at with the ticker.
 func (w *Watcher) watch() {
 	want := directories(w.paths())
-	for _, dir := range w.inotify.WatchList() {
+	list := w.inotify.WatchList()
+	for dir := range w.watched {
+		// One that was moved away is let go, by its name: perhaps after another had taken that.
+		if !slices.Contains(list, dir) {
+			delete(w.watched, dir)
+		}
+	}
+	for _, dir := range list {
 		// A watch is of an inode: another directory of the same name needs another.
 		if st, err := os.Stat(dir); err != nil || !slices.Contains(want, dir) || !os.SameFile(st, w.watched[dir]) {
 			w.inotify.Remove(dir) // an error means that the directory is gone
