@@ -400,7 +400,7 @@ enum wb_counter {
 	WB_INTERCEPTED,           /* records withheld: another process than the provider's accepted the connection */
 	WB_INHERITED,             /* connections without records that took over those of the one they forward */
 	WB_INHERITED_AMBIGUOUS,   /* likewise, of one of several, with a flow id of their own */
-	WB_PEERS_FULL,            /* refused: the socket talks to too many destinations at once */
+	WB_REFUSED_PEERS_FULL,    /* refused: the socket talks to too many destinations at once */
 	WB_UNLISTED,              /* accepted connections that found no room among those to inherit from */
 	WB_QUERIED,               /* options read */
 	WB_SET,                   /* records set */

@@ -212,7 +212,7 @@ __noinline int wb_pass_over(const struct wb_policy *policy, struct wb_query *que
 		return EACCES;
 	p = wb_provider_at(policy, d->provider);
 	wb_count(down < WB_COUNTERS ? down : 0);
-	if (down == WB_REFUSED_NO_MEMORY || down == WB_REFUSED_OVER_SHARE || down == WB_PEERS_FULL) {
+	if (down == WB_REFUSED_NO_MEMORY || down == WB_REFUSED_OVER_SHARE || down == WB_REFUSED_PEERS_FULL) {
 		/* What the program has done to its own socket, or with its share, gets it past nobody. */
 		wb_count_provider(p->handle, WB_PROVIDER_BLOCKED);
 		d->verdict = WB_REFUSE;

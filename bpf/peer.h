@@ -349,7 +349,7 @@ __noinline int wb_make_peer(const struct wb_policy *policy, const struct wb_quer
 	if (!policy || !query || !d || !own)
 		return WB_REFUSED_NO_MEMORY;
 	if (own->n >= WB_MAX_PEERS)
-		return WB_PEERS_FULL;
+		return WB_REFUSED_PEERS_FULL;
 	name = wb_name_peer(&query->dst);
 	wb_peer_key(&key, own, name, own->port);
 	if (bpf_map_update_elem(&peers, &key, &wb_new_peer, BPF_NOEXIST))

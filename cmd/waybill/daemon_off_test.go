@@ -33,7 +33,7 @@ func TestOffAfterKill(t *testing.T) {
 		p.Kill()
 	}
 	programs := bpftoolPrograms(t, h.Scope)
-	if len(programs) != 9 {
+	if len(programs) != 16 {
 		t.Errorf("after kill -9 of everything the programs are %v", programs)
 	}
 

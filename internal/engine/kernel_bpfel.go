@@ -77,7 +77,7 @@ const (
 	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 22
 	kernelWbCounterWB_INHERITED             kernelWbCounter = 23
 	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 24
-	kernelWbCounterWB_PEERS_FULL            kernelWbCounter = 25
+	kernelWbCounterWB_REFUSED_PEERS_FULL    kernelWbCounter = 25
 	kernelWbCounterWB_UNLISTED              kernelWbCounter = 26
 	kernelWbCounterWB_QUERIED               kernelWbCounter = 27
 	kernelWbCounterWB_SET                   kernelWbCounter = 28

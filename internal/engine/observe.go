@@ -33,7 +33,7 @@ var counterNames = [...]string{
 	kernelWbCounterWB_DOWN_INFLIGHT_FULL:    "down_inflight_full",
 	kernelWbCounterWB_REFUSED_NO_MEMORY:     "refused_no_memory",
 	kernelWbCounterWB_REFUSED_OVER_SHARE:    "refused_over_share",
-	kernelWbCounterWB_PEERS_FULL:            "peers_full",
+	kernelWbCounterWB_REFUSED_PEERS_FULL:    "refused_peers_full",
 	kernelWbCounterWB_DOWN_STUCK:            "down_stuck",
 	kernelWbCounterWB_DOWN_BACKLOG_FULL:     "down_backlog_full",
 	kernelWbCounterWB_DESTINATION_REFUSES:   "destination_refuses",
