@@ -75,8 +75,9 @@ enum wb_action {
 enum wb_layer {
 	WB_LAYER_REDIRECT,
 	WB_LAYER_AUTHORIZE, /* permit and block */
-	WB_FOR_ORIGIN,      /* a flag beside one of them: see struct wb_query */
 };
+
+#define WB_FOR_ORIGIN 2 /* a flag beside enum wb_layer */
 
 /* A set of filters: bit i % 64 of word i / 64 is filter i. */
 struct wb_set {
@@ -326,12 +327,12 @@ struct wb_peers {
 	__u64 connected; /* that of the connect() under way; 0: none */
 	__u64 cookie;
 	__u64 netns_cookie;
-	__u32 n; /* beside the connected one */
-	__u32 closings;
+	__u32 n;               /* beside the connected one */
+	__u32 uid;             /* at the start of the flow that is being opened */
 	__be32 addr[4];        /* that the socket is bound to */
 	__be16 port;           /* of the socket; that of a socket which is disconnected can become another */
 	__be16 connected_port; /* with which the connected peer was met */
-	__u32 uid;             /* of the process that sends */
+	__u32 reserved;
 };
 
 enum wb_verdict {

@@ -18,8 +18,9 @@ struct wb_attempt {
 	__u16 error;          /* of a refusal; 0: EACCES */
 	__u8 datagram;        /* it is one without a connection */
 	__u8 known;           /* and goes on with a flow that has been reported */
+	__u8 aside;           /* and is not for whom its socket is connected to */
 	__u8 goes_to;         /* enum wb_goes_to */
-	__u8 reserved[3];
+	__u16 reserved;
 };
 
 /* Stacks are small: where something goes follows from what is in struct wb_attempt already. */

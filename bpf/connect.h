@@ -52,7 +52,7 @@ __noinline int wb_probe_listener(struct bpf_sock_addr *ctx, const struct wb_prov
 __noinline int wb_probe_receiver(struct bpf_sock_addr *ctx, __u64 cgroup, __u32 level, const struct wb_endpoint *proxy)
 {
 	int result = WB_DOWN_FOREIGN_LISTENER;
-	struct bpf_sock *sk = proxy ? wb_find_receiver(ctx, proxy) : NULL;
+	struct bpf_sock *sk = proxy ? wb_find_receiver(ctx, NULL, proxy) : NULL;
 
 	if (!sk)
 		return WB_DOWN_NO_LISTENER;
@@ -90,7 +90,7 @@ __noinline int wb_destination_refuses(struct bpf_sock_addr *ctx, const struct wb
 		return true;
 	if (!wb_is_loopback(dst))
 		return false;
-	sk = dst->protocol == IPPROTO_UDP ? wb_find_receiver(ctx, dst) : wb_find_listener(ctx, dst);
+	sk = dst->protocol == IPPROTO_UDP ? wb_find_receiver(ctx, NULL, dst) : wb_find_listener(ctx, dst);
 	if (!sk)
 		return true;
 	bpf_sk_release(sk);
@@ -98,38 +98,88 @@ __noinline int wb_destination_refuses(struct bpf_sock_addr *ctx, const struct wb
 }
 
 /*
- * Whether the user at the start of the flow has half of the in-flight map in
- * use. A program can make SYNs that no proxy answers: it must not fill the map
- * for everybody. Root could do worse.
+ * Whether the user at the start of the flow has half of a map in use: of that
+ * of connections in flight, or of that of peers. A program can make SYNs that no
+ * proxy answers: it must not fill the map for everybody. Root could do worse.
  */
-static __always_inline bool wb_is_over_share(const struct wb_attempt *a)
+static __always_inline bool wb_is_over_share(const struct wb_attempt *a, void *users, __u32 limit)
 {
 	__u32 uid = wb_user_of(a);
-	__u64 *used = uid ? wb_user_in_flight(uid) : NULL;
+	__u64 *used = uid ? wb_user_count(users, uid) : NULL;
 
-	return used && *(volatile __u64 *)used >= inflight_limit / 2;
+	return used && *(volatile __u64 *)used >= limit / 2;
 }
 
-/* Likewise for UDP, of which half of the flows is one user's share. */
-static __always_inline bool wb_has_all_peers(const struct wb_attempt *a)
+/* Why the chosen provider can not be reached; WB_REACHABLE if it can. */
+__noinline int wb_probe(struct bpf_sock_addr *ctx, const struct wb_policy *policy, const struct wb_query *query,
+			const struct wb_decision *d)
 {
-	__u32 uid = wb_user_of(a);
-	__u64 *used = uid ? wb_user_peers(uid) : NULL;
+	const struct wb_endpoint *proxy;
+	const struct wb_provider *p;
+	struct bpf_sock *sk = ctx->sk;
 
-	return used && *(volatile __u64 *)used >= 1 << (WB_PEER_BITS - 1);
+	if (!policy || !query || !d)
+		return WB_DOWN_NO_ADDRESS;
+	p = wb_provider_at(policy, d->provider);
+	proxy = wb_proxy_for(p, &query->dst);
+	if (!proxy->port)
+		return WB_DOWN_NO_ADDRESS;
+	/* Bound to a device, the SYN would leave by it and never reach a proxy on loopback. */
+	if (sk && sk->bound_dev_if && sk->bound_dev_if != WB_LOOPBACK_IFINDEX)
+		return WB_DOWN_DEVICE;
+	if (query->dst.protocol == IPPROTO_UDP)
+		return wb_probe_receiver(ctx, p->cgroup, p->cgroup_level, proxy);
+	if (*(volatile __u64 *)&inflight_used >= inflight_limit)
+		return WB_DOWN_INFLIGHT_FULL;
+	return wb_probe_listener(ctx, p, proxy);
+}
+
+/* The chosen provider is down: decide again, without it. */
+static __always_inline void wb_pass_over(struct wb_attempt *a, __u32 why)
+{
+	const struct wb_provider *p = wb_chosen(a);
+
+	wb_count(why);
+	if (p->on_down == WB_BYPASS)
+		wb_count(WB_BYPASSED);
+	wb_count_provider(p->handle, p->on_down == WB_BLOCK ? WB_PROVIDER_BLOCKED : WB_PROVIDER_BYPASSED);
+	a->query.down |= 1ULL << (a->decision.provider & (WB_MAX_PROVIDERS - 1));
+}
+
+/* One round: decide, and if the chosen provider is down, mark it and go on. */
+static long wb_try(__u32 round, struct wb_attempt *a)
+{
+	__u32 why;
+
+	/* The first round of a process that is no proxy's has been decided by wb_choose() already. */
+	if (round || a->query.self >= 0)
+		wb_decide(a->policy, &a->query, a->socket ? &a->socket->records.hops : NULL, &a->decision);
+	if (a->decision.verdict != WB_REDIRECT)
+		return 1;
+	if (!round && wb_destination_refuses(a->ctx, &a->query.dst)) {
+		wb_count(WB_DESTINATION_REFUSES);
+		a->decision.verdict = WB_PASS;
+		return 1;
+	}
+	why = wb_probe(a->ctx, a->policy, &a->query, &a->decision);
+	if (why == WB_REACHABLE)
+		return 1;
+	wb_pass_over(a, why);
+	return 0;
 }
 
 /* Give the datagram's flow to the chosen provider. Under another policy it may be that which has it already. */
-static __always_inline enum wb_counter wb_give_peer(struct wb_attempt *a, struct wb_peers *own,
-						    const struct wb_provider *p, const struct wb_endpoint *proxy)
+static __always_inline enum wb_counter wb_give_peer(struct wb_attempt *a, struct wb_peers *own)
 {
 	struct wb_peer *peer = wb_find_peer(own, &a->query.dst);
+	const struct wb_provider *p = wb_chosen(a);
 	enum wb_counter result;
 
 	/* One that belongs to another flow ends with its time: no proxy is to know two flows by one address. */
 	if (peer && !wb_is_of_flow(peer, a))
 		peer = NULL;
-	if (peer && wb_newest_hop(&peer->socket)->handle == p->handle && wb_same_endpoint(&peer->socket.proxy, proxy)) {
+	if (peer && wb_newest_hop(&peer->socket)->handle == p->handle &&
+	    wb_same_endpoint(&peer->socket.proxy, wb_proxy_for(p, &a->query.dst))) {
 		peer->generation = a->policy->generation;
 		a->peer = peer;
 		a->known = 1;
@@ -145,107 +195,44 @@ static __always_inline enum wb_counter wb_give_peer(struct wb_attempt *a, struct
 	return a->peer ? WB_REACHABLE : WB_REFUSED_NO_MEMORY;
 }
 
-/* wb_probe() for UDP. */
-static __always_inline enum wb_counter wb_probe_datagrams(struct wb_attempt *a, const struct wb_provider *p,
-							  const struct wb_endpoint *proxy)
+/* Make room for what the proxy is to be told. WB_REACHABLE, or why there is none. */
+static __noinline enum wb_counter wb_prepare(struct wb_attempt *a)
 {
-	enum wb_counter result = wb_probe_receiver(a->ctx, p->cgroup, p->cgroup_level, proxy);
 	struct bpf_sock *sk = a->ctx->sk;
 	struct wb_peers *own;
 
-	if (result != WB_REACHABLE)
-		return result;
-	if (wb_has_all_peers(a))
+	if (wb_is_udp(a) ? wb_is_over_share(a, &peer_users, 1 << WB_PEER_BITS)
+			 : wb_is_over_share(a, &inflight_users, inflight_limit))
 		return WB_REFUSED_OVER_SHARE;
-	own = wb_peers_of(a);
-	if (!own || !sk)
+	if (!sk)
 		return WB_REFUSED_NO_MEMORY;
-	if (a->datagram) {
-		wb_note_bound(own, sk);
-		own->uid = bpf_get_current_task_btf()->cred->euid.val;
-		return wb_give_peer(a, own, p, proxy);
+	if (wb_is_udp(a)) {
+		own = wb_peers_of(a);
+		if (!own)
+			return WB_REFUSED_NO_MEMORY;
+		if (a->datagram) {
+			wb_note_bound(own, sk);
+			own->uid = wb_user_of(a);
+			return wb_give_peer(a, own);
+		}
 	}
 	if (!a->socket)
 		a->socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	/* Last, so that a context never stays with a socket that its provider did not get. */
 	return a->socket && wb_attach_context(a) ? WB_REACHABLE : WB_REFUSED_NO_MEMORY;
 }
 
-/* Why the chosen provider can not have the connection; WB_REACHABLE if it can. */
-static __noinline enum wb_counter wb_probe(struct wb_attempt *a)
+/* What a program has done to its own socket, or with its share, gets it past nobody. */
+static __always_inline void wb_prepare_or_refuse(struct wb_attempt *a)
 {
-	const struct wb_provider *p = wb_chosen(a);
-	const struct wb_endpoint *proxy = wb_proxy_for(p, &a->query.dst);
-	struct bpf_sock *sk = a->ctx->sk;
-	enum wb_counter result;
+	enum wb_counter why = wb_prepare(a);
 
-	if (!proxy->port)
-		return WB_DOWN_NO_ADDRESS;
-	/* Bound to a device, the SYN would leave by it and never reach a proxy on loopback. */
-	if (sk && sk->bound_dev_if && sk->bound_dev_if != WB_LOOPBACK_IFINDEX)
-		return WB_DOWN_DEVICE;
-	if (wb_is_udp(a))
-		return wb_probe_datagrams(a, p, proxy);
-	if (*(volatile __u64 *)&inflight_used >= inflight_limit)
-		return WB_DOWN_INFLIGHT_FULL;
-	if (wb_is_over_share(a))
-		return WB_REFUSED_OVER_SHARE;
-	result = wb_probe_listener(a->ctx, p, proxy);
-	if (result == WB_REACHABLE && !a->socket && sk)
-		a->socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!a->socket)
-		return result == WB_REACHABLE ? WB_REFUSED_NO_MEMORY : result;
-	/* Last, so that a context never stays with a socket that its provider did not get. */
-	if (result == WB_REACHABLE && !wb_attach_context(a))
-		result = WB_REFUSED_NO_MEMORY;
-	return result;
-}
-
-/*
- * The chosen provider is down. Returns the errno with which the connection is
- * refused; 0: decide again, without this one.
- */
-__noinline int wb_pass_over(const struct wb_policy *policy, struct wb_query *query, struct wb_decision *d, __u32 down)
-{
-	const struct wb_provider *p;
-
-	if (!policy || !query || !d)
-		return EACCES;
-	p = wb_provider_at(policy, d->provider);
-	wb_count(down < WB_COUNTERS ? down : 0);
-	if (down == WB_REFUSED_NO_MEMORY || down == WB_REFUSED_OVER_SHARE || down == WB_REFUSED_PEERS_FULL) {
-		/* What the program has done to its own socket, or with its share, gets it past nobody. */
-		wb_count_provider(p->handle, WB_PROVIDER_BLOCKED);
-		d->verdict = WB_REFUSE;
-		return ENOBUFS;
-	}
-	if (p->on_down == WB_BYPASS)
-		wb_count(WB_BYPASSED);
-	wb_count_provider(p->handle, p->on_down == WB_BLOCK ? WB_PROVIDER_BLOCKED : WB_PROVIDER_BYPASSED);
-	query->down |= 1ULL << (d->provider & (WB_MAX_PROVIDERS - 1));
-	return 0;
-}
-
-/* One round: decide, and if the chosen provider is down, mark it and go on. */
-static long wb_try(__u32 round, struct wb_attempt *a)
-{
-	__u32 down;
-
-	/* The first round of a process that is no proxy's has been decided by wb_connect() already. */
-	if (round || a->query.self >= 0)
-		wb_decide(a->policy, &a->query, a->socket ? &a->socket->records.hops : NULL, &a->decision);
-	if (a->decision.verdict != WB_REDIRECT)
-		return 1;
-	if (!round && wb_destination_refuses(a->ctx, &a->query.dst)) {
-		wb_count(WB_DESTINATION_REFUSES);
-		a->decision.verdict = WB_PASS;
-		return 1;
-	}
-	down = wb_probe(a);
-	if (down == WB_REACHABLE)
-		return 1;
-	/* Hidden from the verifier, which would else walk what follows once for each reason. */
-	a->error = wb_pass_over(a->policy, &a->query, &a->decision, down + wb_unknown_zero);
-	return !!a->error;
+	if (why == WB_REACHABLE)
+		return;
+	wb_count(why);
+	wb_count_provider(wb_chosen(a)->handle, WB_PROVIDER_BLOCKED);
+	a->decision.verdict = WB_REFUSE;
+	a->error = ENOBUFS;
 }
 
 /*
@@ -338,6 +325,8 @@ static __always_inline void wb_choose(struct wb_attempt *a)
 	if (!a->query.n_hops && a->query.self < 0)
 		a->query.self = wb_current_provider(a->policy);
 	bpf_loop(WB_MAX_PROVIDERS + 1, wb_try, a, 0);
+	if (d->verdict == WB_REDIRECT)
+		wb_prepare_or_refuse(a);
 }
 
 /* What the application sees of the decision. */
@@ -358,7 +347,7 @@ static __noinline int wb_conclude(struct wb_attempt *a)
 		wb_count(WB_LOOPED);
 		return wb_refuse(ELOOP);
 	case WB_REDIRECT:
-		/* Without any of the two, which wb_probe() refuses, this is not reached; the verifier wants to see it. */
+		/* Without any of the two, which wb_prepare() refuses, this is not reached; the verifier wants to see it. */
 		s = a->datagram ? (a->peer && !a->known ? &a->peer->socket : NULL) : a->socket;
 		if (s)
 			wb_stamp(a->policy, &a->query, &a->decision, s, bpf_get_netns_cookie(a->ctx));
@@ -471,7 +460,7 @@ static __always_inline int wb_judge(struct wb_attempt *a)
 		wb_count(WB_PASSED);
 		return 1;
 	}
-	if (!a->query.n_hops && wb_may_have_kin(a)) {
+	if (!a->query.n_hops && !a->aside && wb_may_have_kin(a)) {
 		self = wb_current_provider(a->policy);
 		if (self >= 0)
 			wb_find_kin(a, self);

@@ -54,11 +54,16 @@ static __noinline bool wb_send_as_before(struct wb_attempt *a)
 	if (!sk)
 		return true;
 	a->socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	/* To the peer that the socket is connected to: answers can come from nowhere else than the proxy's own address. */
-	if (a->socket && sk->state == BPF_TCP_ESTABLISHED && wb_is_stamped(a->socket) &&
-	    wb_hop_is_to(wb_newest_hop(a->socket), &a->query.dst)) {
-		a->goes_to = WB_TO_PROXY;
-		return true;
+	if (a->socket && sk->state == BPF_TCP_ESTABLISHED && wb_is_stamped(a->socket)) {
+		/* To its peer: answers can come from nowhere else than the proxy's own address. */
+		if (wb_hop_is_to(wb_newest_hop(a->socket), &a->query.dst)) {
+			a->goes_to = WB_TO_PROXY;
+			return true;
+		}
+		/* Elsewhere: what the socket has taken over is the connection's. */
+		a->aside = 1;
+		if (a->socket->flags & WB_TOOK_OVER)
+			a->socket = NULL;
 	}
 	own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
 	if (!own)
@@ -126,7 +131,6 @@ static __always_inline void wb_report_met(struct bpf_sock *sk)
 static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provider *p, struct wb_endpoint *from)
 {
 	const struct wb_endpoint *proxy = wb_proxy_for(p, from);
-	struct bpf_sock_tuple tuple = {};
 	struct wb_peer_key key = {};
 	struct wb_context *context;
 	struct wb_peers *own;
@@ -134,24 +138,10 @@ static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provide
 	struct wb_peer *peer;
 	struct bpf_sock *sk;
 	__u64 name;
-	__u32 size;
 
 	if (!proxy->port || !ctx->sk || bpf_htons(ctx->sk->src_port) != proxy->port)
 		return 0;
-	if (wb_is_mapped(from->addr)) {
-		tuple.ipv4.saddr = proxy->addr[3];
-		tuple.ipv4.sport = proxy->port;
-		tuple.ipv4.daddr = from->addr[3];
-		tuple.ipv4.dport = from->port;
-		size = sizeof(tuple.ipv4);
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, proxy->addr, sizeof(proxy->addr));
-		tuple.ipv6.sport = proxy->port;
-		__builtin_memcpy(tuple.ipv6.daddr, from->addr, sizeof(from->addr));
-		tuple.ipv6.dport = from->port;
-		size = sizeof(tuple.ipv6);
-	}
-	sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	sk = wb_find_receiver(ctx, proxy, from);
 	if (!sk)
 		return 0;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
@@ -178,13 +168,12 @@ static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provide
 		peer->proxy_cgroup = p->cgroup;
 		peer->flags = WB_PEER_CONNECTED;
 		peer->uid = s->records.origin.uid;
-		wb_count_peers_of(peer->uid, 1);
+		wb_count_of(&peer_users, peer->uid, 1);
 		context = s->flags & WB_HAS_CONTEXT ? bpf_sk_storage_get(&socket_contexts, sk, 0, 0) : NULL;
 		if (context)
 			bpf_map_update_elem(&peer_contexts, &key, context, BPF_ANY);
 		/* The client may have closed it, or connected anew, before there was anything to take away. */
-		__sync_fetch_and_add(&own->closings, 1);
-		if (*(volatile __u64 *)&own->connected != name) {
+		if (__sync_fetch_and_add(&own->connected, 0) != name) {
 			wb_close_peer(own, name, from->port);
 			goto out;
 		}

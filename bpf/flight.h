@@ -47,14 +47,6 @@ static __always_inline bool wb_tuple(struct bpf_sock_ops *ctx, struct wb_flight_
 	return true;
 }
 
-static __always_inline void wb_count_user(__u32 uid, __s64 n)
-{
-	__u64 *used = wb_user_in_flight(uid);
-
-	if (used)
-		__sync_fetch_and_add(used, n);
-}
-
 /* uid: of the entry's origin. */
 static __always_inline bool wb_take_from_flight(const struct wb_flight_key *key, __u32 uid)
 {
@@ -62,7 +54,7 @@ static __always_inline bool wb_take_from_flight(const struct wb_flight_key *key,
 	if (bpf_map_delete_elem(&inflight, key))
 		return false;
 	__sync_fetch_and_add(&inflight_used, -1);
-	wb_count_user(uid, -1);
+	wb_count_of(&inflight_users, uid, -1);
 	bpf_map_delete_elem(&inflight_contexts, key);
 	return true;
 }
@@ -79,11 +71,11 @@ static __always_inline bool wb_put_in_flight(const struct wb_flight_key *key, st
 	if (old && wb_take_from_flight(key, old->records.origin.uid))
 		wb_count(WB_ABANDONED);
 	__sync_fetch_and_add(&inflight_used, 1);
-	wb_count_user(s->records.origin.uid, 1);
+	wb_count_of(&inflight_users, s->records.origin.uid, 1);
 	if (!bpf_map_update_elem(&inflight, key, s, BPF_NOEXIST))
 		return true;
 	__sync_fetch_and_add(&inflight_used, -1);
-	wb_count_user(s->records.origin.uid, -1);
+	wb_count_of(&inflight_users, s->records.origin.uid, -1);
 	return false;
 }
 

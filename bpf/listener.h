@@ -8,40 +8,44 @@
 
 #define WB_REACHABLE WB_COUNTERS
 
+/* The tuple of a packet from src to dst, and its size; src is NULL for one from nowhere in particular. */
+static __always_inline __u32 wb_lookup_tuple(struct bpf_sock_tuple *tuple, const struct wb_endpoint *src,
+					     const struct wb_endpoint *dst)
+{
+	__builtin_memset(tuple, 0, sizeof(*tuple));
+	if (wb_is_mapped(dst->addr)) {
+		tuple->ipv4.daddr = dst->addr[3];
+		tuple->ipv4.dport = dst->port;
+		if (src) {
+			tuple->ipv4.saddr = src->addr[3];
+			tuple->ipv4.sport = src->port;
+		}
+		return sizeof(tuple->ipv4);
+	}
+	__builtin_memcpy(tuple->ipv6.daddr, dst->addr, sizeof(dst->addr));
+	tuple->ipv6.dport = dst->port;
+	if (src) {
+		__builtin_memcpy(tuple->ipv6.saddr, src->addr, sizeof(src->addr));
+		tuple->ipv6.sport = src->port;
+	}
+	return sizeof(tuple->ipv6);
+}
+
 /* Who would be given a SYN to this endpoint, in this network namespace. To be released. */
 static __always_inline struct bpf_sock *wb_find_listener(struct bpf_sock_addr *ctx, const struct wb_endpoint *at)
 {
-	struct bpf_sock_tuple tuple = {};
-	__u32 size;
+	struct bpf_sock_tuple tuple;
 
-	if (wb_is_mapped(at->addr)) {
-		tuple.ipv4.daddr = at->addr[3];
-		tuple.ipv4.dport = at->port;
-		size = sizeof(tuple.ipv4);
-	} else {
-		__builtin_memcpy(tuple.ipv6.daddr, at->addr, sizeof(at->addr));
-		tuple.ipv6.dport = at->port;
-		size = sizeof(tuple.ipv6);
-	}
-	return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_tcp(ctx, &tuple, wb_lookup_tuple(&tuple, NULL, at), BPF_F_CURRENT_NETNS, 0);
 }
 
-/* Who would be given a datagram to this endpoint from nowhere in particular. To be released. */
-static __always_inline struct bpf_sock *wb_find_receiver(struct bpf_sock_addr *ctx, const struct wb_endpoint *at)
+/* Who would be given a datagram to this endpoint, likewise. */
+static __always_inline struct bpf_sock *wb_find_receiver(struct bpf_sock_addr *ctx, const struct wb_endpoint *src,
+							 const struct wb_endpoint *at)
 {
-	struct bpf_sock_tuple tuple = {};
-	__u32 size;
+	struct bpf_sock_tuple tuple;
 
-	if (wb_is_mapped(at->addr)) {
-		tuple.ipv4.daddr = at->addr[3];
-		tuple.ipv4.dport = at->port;
-		size = sizeof(tuple.ipv4);
-	} else {
-		__builtin_memcpy(tuple.ipv6.daddr, at->addr, sizeof(at->addr));
-		tuple.ipv6.dport = at->port;
-		size = sizeof(tuple.ipv6);
-	}
-	return bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_udp(ctx, &tuple, wb_lookup_tuple(&tuple, src, at), BPF_F_CURRENT_NETNS, 0);
 }
 
 /* How long the oldest connection in a listener's queue has waited for accept(), in microseconds; 0: there is none. */

@@ -228,30 +228,17 @@ static __always_inline void wb_count_provider(__u64 handle, enum wb_provider_cou
 		__sync_fetch_and_add(&counts->n[counter], 1);
 }
 
-static __always_inline __u32 wb_user_slot(__u32 uid)
+/* What a user has in use of what is shared: one of the maps above. */
+static __always_inline __u64 *wb_user_count(void *users, __u32 uid)
 {
-	return uid * 2654435761U >> (32 - WB_USER_BITS);
+	__u32 slot = uid * 2654435761U >> (32 - WB_USER_BITS);
+
+	return bpf_map_lookup_elem(users, &slot);
 }
 
-/* How many connections a user has in mid-handshake. */
-static __always_inline __u64 *wb_user_in_flight(__u32 uid)
+static __always_inline void wb_count_of(void *users, __u32 uid, __s64 n)
 {
-	__u32 slot = wb_user_slot(uid);
-
-	return bpf_map_lookup_elem(&inflight_users, &slot);
-}
-
-/* How many flows of UDP. */
-static __always_inline __u64 *wb_user_peers(__u32 uid)
-{
-	__u32 slot = wb_user_slot(uid);
-
-	return bpf_map_lookup_elem(&peer_users, &slot);
-}
-
-static __always_inline void wb_count_peers_of(__u32 uid, __s64 n)
-{
-	__u64 *used = wb_user_peers(uid);
+	__u64 *used = wb_user_count(users, uid);
 
 	if (used)
 		__sync_fetch_and_add(used, n);

@@ -144,7 +144,7 @@ __noinline int wb_close_peer(const struct wb_peers *own, __u64 name, __u32 port)
 	wb_destination_key(&destination, own, &dst);
 	wb_report_peer_closed(peer);
 	wb_unlist_candidate(&peer->socket);
-	wb_count_peers_of(peer->uid, -1);
+	wb_count_of(&peer_users, peer->uid, -1);
 	named = bpf_map_lookup_elem(&destinations, &destination);
 	if (named && *named == name) /* a later flow may have the destination by now */
 		bpf_map_delete_elem(&destinations, &destination);
@@ -219,11 +219,8 @@ static long wb_close_step(__u32 i, struct wb_peers **owner)
 /* The connect() before this one, or that of a socket which is closed, has come to its end. */
 static __always_inline void wb_close_connected(struct wb_peers *own)
 {
-	__u64 name = own->connected;
+	__u64 name = __sync_lock_test_and_set(&own->connected, 0); /* before it is closed: see wb_meet() */
 
-	/* In this order: see wb_meet(). */
-	*(volatile __u64 *)&own->connected = 0;
-	__sync_fetch_and_add(&own->closings, 1);
 	if (name)
 		wb_close_peer(own, name, own->connected_port);
 }
@@ -361,8 +358,6 @@ __noinline int wb_make_peer(const struct wb_policy *policy, const struct wb_quer
 	__builtin_memcpy(peer->addr, key.peer.addr, sizeof(peer->addr));
 	peer->cookie = own->cookie;
 	peer->uid = own->uid;
-	if (carrier && carrier->carried)
-		peer->uid = carrier->records.origin.uid;
 	wb_begin_peer(peer, policy, wb_provider_at(policy, d->provider), carrier);
 	wb_destination_key(&destination, own, &query->dst);
 	if (!wb_attach_peer_context(policy, d->filter, &key, peer) ||
@@ -371,7 +366,7 @@ __noinline int wb_make_peer(const struct wb_policy *policy, const struct wb_quer
 		bpf_map_delete_elem(&peers, &key);
 		return WB_REFUSED_NO_MEMORY;
 	}
-	wb_count_peers_of(peer->uid, 1);
+	wb_count_of(&peer_users, peer->uid, 1);
 	wb_append_peer(own, name);
 	return WB_REACHABLE;
 }

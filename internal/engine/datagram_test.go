@@ -46,6 +46,21 @@ func startDatagramOrigin(t *testing.T, env *testenv.Env) {
 	}
 }
 
+// startUDPChain is an engine with a chain for UDP alone in front of an origin.
+func startUDPChain(t *testing.T, names ...string) (*testenv.Env, *engine.Engine) {
+	t.Helper()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startDatagramOrigin(t, env)
+	apply(t, e, udpChain(env, names...))
+	return env, e
+}
+
+// startRelay starts a proxy of UDP for provider name.
+func startRelay(env *testenv.Env, name string) *testenv.Server {
+	return env.Start(name, "python3", "testdata/datagrams.py", "aware", strconv.Itoa(7001+int(name[0]-'a')))
+}
+
 // datagramReport is what testdata/datagrams.py prints of a new flow.
 type datagramReport struct {
 	Peer, Dst, Comm string
@@ -66,6 +81,10 @@ s = unconnected(socket.AF_INET6); s.connect(("::ffff:192.0.2.1", 8080)); s.send(
 s = connected("192.0.2.1"); s.send(b"one"); print(s.recvfrom(99)[1][0])`, `192.0.2.1`},
 		{"sendto on connected", `
 s = connected("192.0.2.1"); s.sendto(b"one", ("192.0.2.1", 8080)); print(*s.recvfrom(99))`, `b'192.0.2.1 one' ('192.0.2.1', 8080)`},
+		{"sendto elsewhere on connected", `
+s = connected("192.0.2.1"); s.send(b"one"); s.recv(99)
+s.sendto(b"two", ("192.0.2.2", 8080)) # whose answer the kernel does not let in
+s.send(b"three"); print(*s.recvfrom(99), s.getpeername()[0])`, `b'192.0.2.1 three' ('192.0.2.1', 8080) 192.0.2.1`},
 		{"unconnected", `
 s = unconnected(); s.sendto(b"one", ("192.0.2.1", 8080)); print(*s.recvfrom(99))`, `b'192.0.2.1 one' ('192.0.2.1', 8080)`},
 		{"unconnected6", `
@@ -104,12 +123,9 @@ for n in (0, 1, 1400, 9000, 60000):
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			env := testenv.New(t)
-			e := open(t, env, engine.Options{})
-			startDatagramOrigin(t, env)
-			apply(t, e, udpChain(env, "a", "b"))
-			a := env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
-			b := env.Start("b", "python3", "testdata/datagrams.py", "aware", "7002")
+			env, e := startUDPChain(t, "a", "b")
+			a := startRelay(env, "a")
+			b := startRelay(env, "b")
 			got := env.Run("app", "python3", "-c", `
 import socket, ctypes
 def unconnected(family=socket.AF_INET):
@@ -163,11 +179,8 @@ func waitPeers(t *testing.T, e *engine.Engine, want int) {
 // it is killed; and while they are open, they are listed.
 func TestDatagramsEnd(t *testing.T) {
 	t.Parallel()
-	env := testenv.New(t)
-	e := open(t, env, engine.Options{})
-	startDatagramOrigin(t, env)
-	apply(t, e, udpChain(env, "a"))
-	env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
+	env, e := startUDPChain(t, "a")
+	startRelay(env, "a")
 	app := env.Start("app", "python3", "-c", `
 import ctypes, signal, socket
 held = []
@@ -215,10 +228,7 @@ signal.pause()
 // sets the records of each before its datagrams, and they stay apart.
 func TestDatagramsOfOneSocket(t *testing.T) {
 	t.Parallel()
-	env := testenv.New(t)
-	e := open(t, env, engine.Options{})
-	startDatagramOrigin(t, env)
-	apply(t, e, udpChain(env, "a", "b"))
+	env, e := startUDPChain(t, "a", "b")
 	a := env.Start("a", "python3", "-c", `
 import os, socket, sys
 sys.path.insert(0, "testdata")
@@ -274,14 +284,11 @@ for i in range(3):
 // flow that it goes on with, as for TCP.
 func TestDatagramsOfUnawareProxy(t *testing.T) {
 	t.Parallel()
-	env := testenv.New(t)
-	e := open(t, env, engine.Options{})
-	startDatagramOrigin(t, env)
-	apply(t, e, udpChain(env, "a", "b"))
+	env, e := startUDPChain(t, "a", "b")
 	cmd := env.Command("a", "python3", "testdata/datagrams.py", "unaware", "7001")
 	cmd.Env = append(os.Environ(), "ORIGIN=192.0.2.1", "ORIGIN6=2001:db8::1")
 	env.StartCommand(cmd)
-	b := env.Start("b", "python3", "testdata/datagrams.py", "aware", "7002")
+	b := startRelay(env, "b")
 	got := env.Run("app", "python3", "-c", `
 import socket
 for family, host in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
@@ -298,19 +305,56 @@ for family, host in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8:
 	}
 }
 
+// TestDatagramsAside: what a proxy's connected socket has inherited stays with
+// its connection when it sends something elsewhere.
+func TestDatagramsAside(t *testing.T) {
+	t.Parallel()
+	env, e := startUDPChain(t, "a", "b")
+	a := env.Start("a", "python3", "-c", `
+import socket
+proxy = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+proxy.bind(("127.0.0.1", 7001))
+print("ready", flush=True)
+data, peer = proxy.recvfrom(99)
+upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+upstream.connect(("192.0.2.1", 8080))
+upstream.sendto(b"aside", ("192.0.2.2", 8080))
+upstream.send(data)
+answer, origin = upstream.recvfrom(99)
+proxy.sendto(answer, peer)
+print(*origin, *upstream.getpeername(), flush=True)
+`)
+	b := startRelay(env, "b")
+	got := env.Run("app", "python3", "-c", `
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.sendto(b"x", ("192.0.2.1", 8080)); print(*s.recvfrom(99))
+`)
+	if want := "b'192.0.2.1 x' ('192.0.2.1', 8080)\n"; got != want {
+		t.Errorf("application got %q, want %q", got, want)
+	}
+	if got, want := a.Wait(), "192.0.2.1 8080 192.0.2.1 8080"; got != want {
+		t.Errorf("proxy a has its peer at %q, want %q", got, want)
+	}
+	var second datagramReport
+	decode(t, b.Stop(syscall.SIGTERM), &second)
+	if c := counters(t, e); c["inherited"] != 1 || second.Hops != 2 || second.Dst != "192.0.2.1 8080" {
+		t.Errorf("proxy b saw %+v last; counters %v", second, c)
+	}
+}
+
 // TestDatagramsWhenDown: a proxy that has ended is passed by, or what it wanted
 // is refused, in the system call; also in the middle of a flow.
 func TestDatagramsWhenDown(t *testing.T) {
 	for _, onDown := range []policy.OnDown{policy.Bypass, policy.Block} {
 		t.Run(onDown.String(), func(t *testing.T) {
 			t.Parallel()
-			env := testenv.New(t)
-			e := open(t, env, engine.Options{})
-			startDatagramOrigin(t, env)
+			env, e := startUDPChain(t)
 			p := udpChain(env, "a")
 			p.Providers[0].OnDown = onDown
 			apply(t, e, p)
-			proxy := env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
+			proxy := startRelay(env, "a")
 			app := env.StartCommand(downApp(env))
 			proxy.Kill()
 			got := app.Stop(syscall.SIGUSR1)
@@ -341,11 +385,8 @@ except OSError as e:
 // TestDatagramsFromPeerAddresses: nobody can pass for the other end of a flow.
 func TestDatagramsFromPeerAddresses(t *testing.T) {
 	t.Parallel()
-	env := testenv.New(t)
-	e := open(t, env, engine.Options{})
-	startDatagramOrigin(t, env)
-	apply(t, e, udpChain(env, "a"))
-	env.Start("a", "python3", "testdata/datagrams.py", "aware", "7001")
+	env, _ := startUDPChain(t, "a")
+	startRelay(env, "a")
 	got := env.Run("app", "python3", "-c", `
 import errno, socket, struct
 def attempt(f):

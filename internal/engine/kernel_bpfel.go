@@ -206,7 +206,6 @@ type kernelWbLayer uint32
 const (
 	kernelWbLayerWB_LAYER_REDIRECT  kernelWbLayer = 0
 	kernelWbLayerWB_LAYER_AUTHORIZE kernelWbLayer = 1
-	kernelWbLayerWB_FOR_ORIGIN      kernelWbLayer = 2
 )
 
 type kernelWbLinks struct {
@@ -301,11 +300,11 @@ type kernelWbPeers struct {
 	Cookie        uint64
 	NetnsCookie   uint64
 	N             uint32
-	Closings      uint32
+	Uid           uint32
 	Addr          [4]uint32
 	Port          uint16
 	ConnectedPort uint16
-	Uid           uint32
+	Reserved      uint32
 }
 
 type kernelWbPolicy struct {
