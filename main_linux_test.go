@@ -115,7 +115,7 @@ func startIn(cmd *exec.Cmd, dir string, in func(func() error) error) error {
 // when the returned function is called.
 func application(address string) func() string {
 	host, port, _ := net.SplitHostPort(address)
-	cmd := exec.Command("python3", "-c", `
+	return startPython(`
 import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
     try:
@@ -126,28 +126,23 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
     except OSError:
         pass  # the test has closed the connection
 `, host, port)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	dir := filepath.Join(os.Getenv(insideVar), "app")
-	if err := startIn(cmd, dir, func(start func() error) error { return start() }); err != nil {
-		panic(err)
-	}
-	return func() string {
-		cmd.Wait()
-		return out.String()
-	}
 }
 
-// datagrams starts a program in front of which the proxy stands, with lines of
-// Python, and returns what it prints when the returned function is called.
+// datagrams is an application of UDP: lines of Python that print something.
 func datagrams(lines string) func() string {
-	cmd := exec.Command("python3", "-c", `
+	return startPython(`
 import socket
 def udp(family=socket.AF_INET):
     s = socket.socket(family, socket.SOCK_DGRAM)
     s.settimeout(10)
     return s
-`+lines)
+` + lines)
+}
+
+// startPython returns what the program prints when the returned function is
+// called.
+func startPython(program string, args ...string) func() string {
+	cmd := exec.Command("python3", append([]string{"-c", program}, args...)...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
 	dir := filepath.Join(os.Getenv(insideVar), "app")

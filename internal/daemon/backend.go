@@ -110,14 +110,14 @@ func (b Backend) describe(p policy.Provider, c engine.ProviderCounters, listener
 		Processes: control.Processes{Unit: p.Unit, Exec: p.Exec, User: p.User, Cgroup: p.Cgroup, PIDs: pids},
 		Counters:  control.ProviderCounters(c),
 	}
-	for _, a := range p.Addresses() {
+	for _, a := range p.Addresses(policy.TCP) {
 		address, err := describeAddress(&p, a, pids, listeners)
 		if err != nil {
 			return d, err
 		}
 		d.Addresses = append(d.Addresses, address)
 	}
-	for _, a := range p.UDPAddresses() {
+	for _, a := range p.Addresses(policy.UDP) {
 		address, err := describeUDP(a, pids)
 		if err != nil {
 			return d, err

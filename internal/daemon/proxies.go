@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,8 +49,7 @@ type change struct {
 	old *proxy // nil: none
 	new *proxy
 	supervise.Command
-	listen  []netip.AddrPort
-	receive []netip.AddrPort // of UDP
+	provider policy.Provider
 }
 
 // startProxies starts what p wants started and does not run. On an error
@@ -86,9 +84,9 @@ func (d *Daemon) awaitListening(changes []change) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), listenTimeout, fmt.Errorf("not within %v", listenTimeout))
 	defer cancel()
 	for _, c := range changes {
-		err := c.new.process.WaitListening(ctx, c.listen...)
+		err := c.new.process.WaitListening(ctx, c.provider.Addresses(policy.TCP)...)
 		if err == nil {
-			err = c.new.process.WaitReceiving(ctx, c.receive...)
+			err = c.new.process.WaitReceiving(ctx, c.provider.Addresses(policy.UDP)...)
 		}
 		if err != nil {
 			reason, _, _ := strings.Cut(err.Error(), "; it printed") // it printed into the same log
@@ -111,7 +109,7 @@ func (d *Daemon) changes(p policy.Policy) ([]change, error) {
 		if err != nil {
 			return nil, fmt.Errorf("provider %q: %w", provider.Name, err)
 		}
-		changes = append(changes, change{old, &proxy{name: provider.Name, spec: want}, c, provider.Addresses(), provider.UDPAddresses()})
+		changes = append(changes, change{old, &proxy{name: provider.Name, spec: want}, c, provider})
 	}
 	return changes, nil
 }

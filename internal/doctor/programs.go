@@ -112,7 +112,7 @@ func (x *examination) describeProgram(a engine.Attached, pin string) Finding {
 	if product := productOf(a); product != "" {
 		f.Subject += ", of " + product
 	}
-	if a.Needed && x.stands(a, &f) {
+	if x.stands(a, &f) {
 		return f
 	}
 	e := effectOf(a.Hook)
@@ -170,8 +170,6 @@ func (x *examination) isBelow(dir string) bool { return strings.HasPrefix(dir, x
 // position says when the program runs. Its effect depends on that.
 func (x *examination) position(a engine.Attached) string {
 	switch {
-	case !a.Needed:
-		return ""
 	case a.Cgroup == x.scope:
 		return "It runs beside waybill's, in the order of attaching."
 	case x.isBelow(a.Cgroup):
@@ -201,10 +199,17 @@ func effectOf(hook string) effect {
 		}
 	case "getsockopt", "setsockopt":
 		return effect{Warning, "It may change or refuse the options with which proxies read and set records, and SO_ORIGINAL_DST.", leave}
-	case "getpeername4", "getpeername6":
-		return effect{Info, "It may change which peer an application sees.", ""}
+	case "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6":
+		return effect{
+			Warning, "It may rewrite or refuse datagrams: by their addresses waybill knows the flows of UDP.",
+			"if it redirects to a proxy, make that proxy a provider and end this program; " + leave,
+		}
+	case "getpeername4", "getpeername6", "getsockname4", "getsockname6":
+		return effect{Info, "It may change which address of a connection an application sees.", ""}
+	case "bind4", "bind6":
+		return effect{Info, "It may change or refuse the addresses that sockets are bound to.", ""}
 	}
-	return effect{Info, "It is for UDP, which waybill leaves alone.", ""}
+	return effect{Info, "It hears of sockets that are closed.", ""}
 }
 
 // provenance says who loaded the program, when, and who keeps it.

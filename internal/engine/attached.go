@@ -31,7 +31,6 @@ const (
 type Attached struct {
 	Cgroup string // its directory
 	Hook   string // as "connect4"
-	Needed bool   // waybill attaches to this hook too
 	Mode   AttachMode
 	ID     uint32
 
@@ -42,33 +41,8 @@ type Attached struct {
 	Loaded time.Duration // since boot
 }
 
-// neighbouring lists the hooks that [AttachedTo] looks at: those of
-// Engine.attach.
-var neighbouring = []struct {
-	name   string
-	attach ebpf.AttachType
-	needed bool
-}{
-	{"connect4", ebpf.AttachCGroupInet4Connect, true},
-	{"connect6", ebpf.AttachCGroupInet6Connect, true},
-	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, true},
-	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, true},
-	{"getsockname4", ebpf.AttachCgroupInet4GetSockname, true},
-	{"getsockname6", ebpf.AttachCgroupInet6GetSockname, true},
-	{"bind4", ebpf.AttachCGroupInet4Bind, true},
-	{"bind6", ebpf.AttachCGroupInet6Bind, true},
-	{"sock_release", ebpf.AttachCgroupInetSockRelease, true},
-	{"sockops", ebpf.AttachCGroupSockOps, true},
-	{"getsockopt", ebpf.AttachCGroupGetsockopt, true},
-	{"setsockopt", ebpf.AttachCGroupSetsockopt, true},
-	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, true},
-	{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, true},
-	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, true},
-	{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, true},
-}
-
 // AttachedTo returns the programs that are attached to the cgroup at dir
-// itself, each hook's in the order in which they run. It needs CAP_NET_ADMIN.
+// itself, on the hooks to which waybill attaches, too; each hook's in the order in which they run. It needs CAP_NET_ADMIN.
 func AttachedTo(dir string) ([]Attached, error) {
 	cgroup, err := os.Open(dir)
 	if err != nil {
@@ -76,7 +50,7 @@ func AttachedTo(dir string) ([]Attached, error) {
 	}
 	defer cgroup.Close()
 	var all []Attached
-	for _, h := range neighbouring {
+	for _, h := range hookNames {
 		mode, n, err := queryHook(cgroup, h.attach)
 		if err != nil {
 			return nil, fmt.Errorf("list %s programs of %s: %w", h.name, dir, err)
@@ -89,7 +63,7 @@ func AttachedTo(dir string) ([]Attached, error) {
 			return nil, fmt.Errorf("list %s programs of %s: %w", h.name, dir, err)
 		}
 		for _, p := range ids.Programs {
-			a := Attached{Cgroup: dir, Hook: h.name, Needed: h.needed, Mode: mode, ID: uint32(p.ID)}
+			a := Attached{Cgroup: dir, Hook: h.name, Mode: mode, ID: uint32(p.ID)}
 			a.describe()
 			all = append(all, a)
 		}

@@ -124,7 +124,7 @@ func (s *stage) startDeclared(t *testing.T, provider *policy.Provider, dir strin
 	}
 	provider.Cgroup = s.env.Cgroup(provider.Name)
 	p := &proxy{kind: kind{name: provider.Name}, cgroup: provider.Cgroup}
-	process := preset.Process{Listen: provider.Addresses(), Command: supervise.Command{
+	process := preset.Process{Listen: provider.Addresses(policy.TCP), Command: supervise.Command{
 		Name: provider.Name, Path: path, Args: provider.Exec[1:], User: user, Env: user.Environ(os.Environ()),
 	}}
 	s.start(t, p, process, provider.Cgroup)

@@ -124,20 +124,12 @@ const (
 // StuckLimit is StuckAfter or its default.
 func (p *Provider) StuckLimit() time.Duration { return cmp.Or(p.StuckAfter, DefaultStuckAfter) }
 
-// Addresses lists those on which the provider's proxy listens for TCP.
-func (p *Provider) Addresses() []netip.AddrPort {
-	var addresses []netip.AddrPort
-	for _, a := range []netip.AddrPort{p.Listen, p.Listen6} {
-		if a.IsValid() {
-			addresses = append(addresses, a)
-		}
+// Addresses lists those on which the provider's proxy takes a protocol.
+func (p *Provider) Addresses(protocol Protocol) []netip.AddrPort {
+	all := []netip.AddrPort{p.Listen, p.Listen6}
+	if protocol == UDP {
+		all = []netip.AddrPort{p.UDP, p.UDP6}
 	}
-	return addresses
-}
-
-// UDPAddresses is Addresses for UDP.
-func (p *Provider) UDPAddresses() []netip.AddrPort {
-	all := []netip.AddrPort{p.UDP, p.UDP6}
 	return slices.DeleteFunc(all, func(a netip.AddrPort) bool { return !a.IsValid() })
 }
 
@@ -287,8 +279,13 @@ type transport struct {
 }
 
 func (p *Provider) transports() []transport {
-	all := []transport{{TCP, p.Listen}, {TCP, p.Listen6}, {UDP, p.UDP}, {UDP, p.UDP6}}
-	return slices.DeleteFunc(all, func(t transport) bool { return !t.at.IsValid() })
+	var all []transport
+	for _, protocol := range []Protocol{TCP, UDP} {
+		for _, a := range p.Addresses(protocol) {
+			all = append(all, transport{protocol, a})
+		}
+	}
+	return all
 }
 
 func (p Provider) check() error {

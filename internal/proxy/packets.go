@@ -24,7 +24,7 @@ type Packets struct {
 // PacketEvent is what became of a flow.
 type PacketEvent struct {
 	Conn  *waybill.PacketConn
-	First []byte // the first datagram
+	First []byte // the first datagram, until Report returns
 	Err   error
 }
 
@@ -53,7 +53,8 @@ func (p *Packets) Serve(ctx context.Context, l *waybill.PacketListener) error {
 func (p *Packets) handle(ctx context.Context, c *waybill.PacketConn) {
 	defer c.Close()
 	e := PacketEvent{Conn: c}
-	upstream := p.forward(ctx, &e)
+	buf := make([]byte, maxDatagram)
+	upstream := p.forward(ctx, &e, buf)
 	if p.Report != nil {
 		p.Report(e)
 	}
@@ -62,24 +63,23 @@ func (p *Packets) handle(ctx context.Context, c *waybill.PacketConn) {
 	}
 	var back sync.WaitGroup
 	back.Go(func() {
-		relayDatagrams(c, upstream)
+		relayDatagrams(c, upstream, make([]byte, maxDatagram))
 		c.Close()
 	})
-	relayDatagrams(upstream, c)
+	relayDatagrams(upstream, c, buf)
 	upstream.Close()
 	back.Wait()
 }
 
 // forward takes a flow to the point where relaying can begin and fills in the
 // event. It returns nil if the flow goes no further.
-func (p *Packets) forward(ctx context.Context, e *PacketEvent) *net.UDPConn {
-	buf := make([]byte, maxDatagram)
+func (p *Packets) forward(ctx context.Context, e *PacketEvent, buf []byte) *net.UDPConn {
 	n, err := e.Conn.Read(buf)
 	if err != nil {
 		e.Err = err
 		return nil
 	}
-	e.First = buf[:n:n]
+	e.First = buf[:n]
 	upstream, err := p.Dialer.DialOriginalPacket(ctx, e.Conn)
 	if err != nil {
 		e.Err = err
@@ -97,8 +97,7 @@ const maxDatagram = 65535
 
 // relayDatagrams copies one direction until one of the two ends. What can not
 // be sent is lost, as on any way of a datagram.
-func relayDatagrams(dst, src net.Conn) {
-	buf := make([]byte, maxDatagram)
+func relayDatagrams(dst, src net.Conn, buf []byte) {
 	for {
 		n, err := src.Read(buf)
 		if err != nil {

@@ -53,10 +53,10 @@ func (d *declared) start(ctx context.Context, s *stage, opts Options) error {
 			return err
 		}
 		d.processes = append(d.processes, process)
-		if err := process.WaitListening(ctx, p.Addresses()...); err != nil {
+		if err := process.WaitListening(ctx, p.Addresses(policy.TCP)...); err != nil {
 			return err
 		}
-		if err := process.WaitReceiving(ctx, p.UDPAddresses()...); err != nil {
+		if err := process.WaitReceiving(ctx, p.Addresses(policy.UDP)...); err != nil {
 			return err
 		}
 	}
