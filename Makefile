@@ -1,7 +1,7 @@
 # make demo      see it work: two proxies in a chain; as root
 # make test      install what the tests need and run them all; as root
 # make race      some of them with the race detector; as root
-# make fuzz      every fuzz target for FUZZTIME (60s), two at a time; as root
+# make fuzz      every fuzz target for FUZZTIME (60s), four at a time; as root
 # make lint      formatting and static checks
 # make generate  rebuild the kernel programs; CI compares the result
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
@@ -66,13 +66,17 @@ bench: build
 build:
 	go build $(if $(RELEASE),-ldflags "-X main.release=$(RELEASE)") -o bin/waybill ./cmd/waybill
 
+bin/waybill:
+	$(MAKE) build
+
 # For packages: make install DESTDIR=… PREFIX=/usr RELEASE=1.2.3
 PREFIX ?= /usr
-install: build
+# What was built is installed as it is: under sudo there is often no go in PATH.
+install: $(if $(RELEASE),build,bin/waybill)
 	install -D -m 755 bin/waybill $(DESTDIR)$(PREFIX)/bin/waybill
 	install -D -m 644 packaging/waybill.service $(DESTDIR)$(PREFIX)/lib/systemd/system/waybill.service
 	install -D -m 644 packaging/waybill.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/waybill.conf
-	install -D -m 644 packaging/policy.yaml $(DESTDIR)/etc/waybill/policy.yaml
+	[ -e $(DESTDIR)/etc/waybill/policy.yaml ] || install -D -m 644 packaging/policy.yaml $(DESTDIR)/etc/waybill/policy.yaml
 	install -D -m 644 internal/policyfile/schema.json $(DESTDIR)$(PREFIX)/share/waybill/policy.schema.json
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
