@@ -15,7 +15,11 @@ func showExplanation(out io.Writer, e policy.Explanation) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range e.Steps {
 		// Lines without a tab are not part of a column.
-		fmt.Fprintf(w, "%s connects to %s\n", describeSubject(s), e.Dst)
+		verb, suffix := "connects", ""
+		if e.Protocol == policy.UDP.String() {
+			verb, suffix = "sends", protocolSuffix(e.Protocol)
+		}
+		fmt.Fprintf(w, "%s %s to %s%s\n", describeSubject(s), verb, e.Dst, suffix)
 		for _, inquiry := range s.Inquiries {
 			showInquiry(w, e, s, inquiry)
 		}

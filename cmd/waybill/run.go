@@ -268,6 +268,9 @@ func listPresets(out io.Writer) error {
 			state = "not installed"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", p.Name, state, p.About)
+		if p.UDP {
+			fmt.Fprintf(table, "\t\t--udp: it takes UDP, too\n")
+		}
 		for _, o := range p.Options {
 			fmt.Fprintf(table, "\t\t--set %s.%s=: %s (default: %s)\n", p.Name, o.Name, o.About, o.Default)
 		}

@@ -129,6 +129,9 @@ func (l *link) start(ctx context.Context, s *stage, opts Options) error {
 
 // announce says what a person should know of a proxy that listens.
 func (l *link) announce(s *stage, opts Options) error {
+	if opts.UDP && !l.preset.UDP {
+		opts.report("%s takes TCP only; UDP goes past it", l.preset.Name)
+	}
 	if l.preset.IPv4Only {
 		fate := "go past it"
 		if opts.OnDown == policy.Block {
