@@ -213,7 +213,7 @@ func (d *drawing) arrive(f *Flow, h *Hop) {
 	}
 	handshake := ""
 	if t := h.Handshake(); t > 0 {
-		handshake = "   handshake " + short(t)
+		handshake = "   " + h.Protocol.arrival() + " " + short(t)
 	}
 	d.line("▼", dim, handshake)
 	if h.Kind != Redirected {

@@ -50,12 +50,26 @@ func ambiguous() flow.Flow {
 	)
 }
 
+// datagrams is the chain for UDP.
+func datagrams() flow.Flow {
+	events := chain()
+	for i := range events {
+		if e := &events[i]; e.Dst.IsValid() {
+			e.Protocol = flow.UDP
+		} else if e.Kind == flow.Closed {
+			e.Sent, e.Received = 1, 2
+		}
+	}
+	return described(events)
+}
+
 func TestDraw(t *testing.T) {
 	open := described(chain()[:2])
 	hostile := described(chain()[:1])
 	hostile.Details.Args = []string{"\x1b[2Jgone", "ünï", "日本語", "\u202eevil", "\xff"}
 	for name, f := range map[string]flow.Flow{
 		"chain": described(chain()), "forbidden": forbidden(), "lossy": lossy(), "ambiguous": ambiguous(), "open": open, "hostile": hostile,
+		"udp": datagrams(),
 	} {
 		var got bytes.Buffer
 		if err := f.Draw(&got, flow.DrawOptions{}); err != nil {
@@ -73,7 +87,7 @@ func TestTable(t *testing.T) {
 	long.Process.PID = 4194304
 	long.Details.Executable = "/opt/some-company/a-program-with-a-long-name"
 	var got bytes.Buffer
-	if err := flow.Table(&got, []flow.Flow{first, later, long, lossy()}, flow.TableOptions{}); err != nil {
+	if err := flow.Table(&got, []flow.Flow{first, later, long, lossy(), datagrams()}, flow.TableOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "table.txt", got.Bytes())

@@ -142,9 +142,20 @@ func (p Protocol) endpoint(a netip.AddrPort) string { return endpoint(a) + p.suf
 // amount is of bytes, or of what the kernel counts of UDP.
 func (p Protocol) amount(n uint64) string {
 	if p == UDP {
+		if n == 1 {
+			return "1 dgram"
+		}
 		return fmt.Sprintf("%d dgrams", n)
 	}
 	return size(n)
+}
+
+// arrival is what [Hop.Handshake] is the time of.
+func (p Protocol) arrival() string {
+	if p == UDP {
+		return "read after"
+	}
+	return "handshake"
 }
 
 func (p Protocol) verb() string {
