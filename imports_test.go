@@ -17,21 +17,23 @@ func TestImports(t *testing.T) {
 		why     string
 	}{
 		{"", []string{"golang.org/x/sys"}, "whoever imports the library compiles it and x/sys, nothing else"},
-		{"/internal/policy", nil, "the policy is pure"},
+		{"/internal/domain", []string{"golang.org/x/net", "golang.org/x/text"}, "names are texts"},
+		{"/internal/policy", []string{module + "/internal/domain", "golang.org/x/net", "golang.org/x/text"}, "the policy is pure"},
 		{"/internal/flow", nil, "the words for what happens are pure"},
 		{"/internal/policyfile", []string{
-			module + "/internal/policy", "github.com/goccy/go-yaml", "github.com/agnivade/levenshtein", "go4.org/netipx",
+			module + "/internal/policy", module + "/internal/domain", "golang.org/x/net", "golang.org/x/text",
+			"github.com/goccy/go-yaml", "github.com/agnivade/levenshtein", "go4.org/netipx",
 		}, "a file is read the same everywhere"},
 		{"/internal/quic", nil, "what a datagram says is read with the standard library alone"},
 		{"/internal/cgroup", nil, "files and processes are the standard library's"},
 		{"/internal/proxy", []string{module, "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
 		{"/internal/dns", []string{
-			"github.com/miekg/dns", "github.com/hashicorp/golang-lru/v2",
+			module + "/internal/domain", "github.com/miekg/dns", "github.com/hashicorp/golang-lru/v2",
 			"golang.org/x/net", "golang.org/x/sys", "golang.org/x/text", // also by miekg/dns and idna
 		}, "messages are bytes: who reads them needs no socket"},
 		{"/internal/engine", []string{
-			module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
-			"github.com/cilium/ebpf", "golang.org/x/sys",
+			module + "/internal/policy", module + "/internal/domain", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
+			"github.com/cilium/ebpf", "golang.org/x/sys", "golang.org/x/net", "golang.org/x/text",
 		}, "the engine knows nothing of what is built on it"},
 		{"/internal/flowstore", []string{
 			module + "/internal/flow", "modernc.org", "github.com/hashicorp/golang-lru/v2",
@@ -42,13 +44,14 @@ func TestImports(t *testing.T) {
 			module + "/internal/flow", module + "/internal/cgroup", "github.com/hashicorp/golang-lru/v2", "golang.org/x/sys",
 		}, "who a process is can be found without the kernel side"},
 		{"/internal/explain", []string{
-			module + "/internal/policy", module + "/internal/identity", module + "/internal/cgroup", "golang.org/x/sys",
+			module + "/internal/policy", module + "/internal/domain", module + "/internal/identity", module + "/internal/cgroup",
+			"golang.org/x/sys", "golang.org/x/net", "golang.org/x/text",
 		}, "a policy can be explained without the kernel side"},
 		{"/internal/doctor", []string{
-			module + "/internal/engine", module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
+			module + "/internal/engine", module + "/internal/policy", module + "/internal/domain", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
 			"github.com/cilium/ebpf", // by the engine
 			"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/moby/sys/mountinfo",
-			"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys",
+			"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys", "golang.org/x/text",
 		}, "the doctor looks at what is there, through the engine and the kernel's own lists"},
 	} {
 		self := module + tt.pkg

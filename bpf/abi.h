@@ -62,7 +62,12 @@ struct wb_filter {
 	__u8 provider;
 	__u8 action; /* enum wb_action */
 	__u8 states; /* bit s: it matches in state s */
-	__u8 has_context;
+	__u8 flags;  /* enum wb_filter_flags */
+};
+
+enum wb_filter_flags {
+	WB_HAS_BYTES = 1,  /* it has a context */
+	WB_DROPS_QUIC = 2, /* where it would get a connection of TCP, UDP is refused */
 };
 
 enum wb_action {
@@ -120,8 +125,10 @@ enum wb_policy_flags {
 	WB_ASKS_PROGRAM = 2,
 	WB_ASKS_USER = 4,
 	WB_ASKS_CGROUP = 8,
-	/* Some filter wants UDP. */
+	/* Some filter wants UDP, or wants none of it. */
 	WB_WANTS_UDP = 16,
+	/* Some filter has WB_DROPS_QUIC. */
+	WB_HAS_QUIC_DROPS = 32,
 };
 
 #define WB_ANY_STATE 4
@@ -338,9 +345,10 @@ struct wb_peers {
 enum wb_verdict {
 	WB_PASS, /* no provider wants the connection */
 	WB_REDIRECT,
-	WB_REFUSE, /* the provider is down and blocks */
-	WB_LOOP,   /* the hop limit is reached */
-	WB_FORBID, /* the filter blocks it */
+	WB_REFUSE,    /* the provider is down and blocks */
+	WB_LOOP,      /* the hop limit is reached */
+	WB_FORBID,    /* the filter blocks it */
+	WB_DROP_QUIC, /* it is UDP, and the provider would get TCP */
 };
 
 /* A process, as filters ask about it. What none asks for is 0. */
@@ -382,6 +390,7 @@ enum wb_counter {
 	WB_BLOCKED,               /* connections refused because a provider was down */
 	WB_LOOPED,                /* connections refused at the hop limit */
 	WB_FORBIDDEN,             /* connections refused because a filter blocks them */
+	WB_QUIC_DROPPED,          /* UDP refused so that programs use TCP, which is redirected */
 	WB_SHADOWED,              /* redirects and refusals that shadow mode kept from happening */
 	WB_DOWN_NO_LISTENER,      /* down: nothing listens on the proxy's address */
 	WB_DOWN_FOREIGN_LISTENER, /* down: the listener is not the provider's process */

@@ -20,7 +20,8 @@ struct wb_attempt {
 	__u8 known;           /* and goes on with a flow that has been reported */
 	__u8 aside;           /* and is not for whom its socket is connected to */
 	__u8 goes_to;         /* enum wb_goes_to */
-	__u16 reserved;
+	__u8 n_hops;          /* of the query, while another is asked */
+	__u8 reserved;
 };
 
 /* Stacks are small: where something goes follows from what is in struct wb_attempt already. */
@@ -99,6 +100,12 @@ __noinline int wb_identify(const struct wb_policy *policy, const struct wb_recor
 	if (flags & WB_ASKS_CGROUP)
 		query->origin.cgroup = wb_origin_named_cgroup(policy, records->origin.cgroup_id);
 	return 0;
+}
+
+static __always_inline void wb_identify_if_asked(struct wb_attempt *a)
+{
+	if (a->policy->flags & (WB_ASKS_PROGRAM | WB_ASKS_USER | WB_ASKS_CGROUP))
+		wb_identify(a->policy, a->query.n_hops && a->socket ? &a->socket->records : NULL, &a->query);
 }
 
 /* The command line tells a flow's program even when it has ended before anybody could look. */

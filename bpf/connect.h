@@ -17,7 +17,7 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 	struct bpf_sock *sk = a->ctx->sk;
 	struct wb_context *context;
 
-	if (a->decision.filter >= WB_MAX_FILTERS || !a->policy->filters[a->decision.filter].has_context)
+	if (a->decision.filter >= WB_MAX_FILTERS || !(a->policy->filters[a->decision.filter].flags & WB_HAS_BYTES))
 		return true;
 	context = bpf_map_lookup_elem(&contexts, &key);
 	if (!context || !sk)
@@ -134,16 +134,21 @@ __noinline int wb_probe(struct bpf_sock_addr *ctx, const struct wb_policy *polic
 	return wb_probe_listener(ctx, p, proxy);
 }
 
+static __always_inline void wb_mark_down(struct wb_attempt *a)
+{
+	a->query.down |= 1ULL << (a->decision.provider & (WB_MAX_PROVIDERS - 1));
+}
+
 /* The chosen provider is down: decide again, without it. */
 static __always_inline void wb_pass_over(struct wb_attempt *a, __u32 why)
 {
 	const struct wb_provider *p = wb_chosen(a);
 
+	wb_mark_down(a);
 	wb_count(why);
 	if (p->on_down == WB_BYPASS)
 		wb_count(WB_BYPASSED);
 	wb_count_provider(p->handle, p->on_down == WB_BLOCK ? WB_PROVIDER_BLOCKED : WB_PROVIDER_BYPASSED);
-	a->query.down |= 1ULL << (a->decision.provider & (WB_MAX_PROVIDERS - 1));
 }
 
 /* One round: decide, and if the chosen provider is down, mark it and go on. */
@@ -313,6 +318,73 @@ static long wb_count_shadow(__u32 i, struct wb_attempt *a)
 	return 0;
 }
 
+static __always_inline bool wb_chosen_drops_quic(const struct wb_attempt *a)
+{
+	__u32 filter = a->decision.filter;
+
+	wb_keep_bound(filter);
+	return filter < WB_MAX_FILTERS && a->policy->filters[filter].flags & WB_DROPS_QUIC;
+}
+
+/* One connection of a supposed chain, or one try of it. WB_DROP_QUIC: by a filter that drops QUIC. */
+static long wb_suppose(__u32 round, struct wb_attempt *a)
+{
+	struct wb_query *q = &a->query;
+
+	wb_decide(a->policy, q, q->n_hops && a->socket ? &a->socket->records.hops : NULL, &a->decision);
+	if (a->decision.verdict == WB_PASS)
+		return 1;
+	if (a->decision.verdict == WB_REDIRECT) {
+		if (!round && wb_destination_refuses(a->ctx, &q->dst))
+			goto nobody;
+		if (wb_probe(a->ctx, a->policy, q, &a->decision) != WB_REACHABLE) {
+			wb_mark_down(a);
+			return 0;
+		}
+	}
+	if (wb_chosen_drops_quic(a)) {
+		a->decision.verdict = WB_DROP_QUIC;
+		return 1;
+	}
+	if (a->decision.verdict != WB_REDIRECT)
+		goto nobody;
+	/* Its proxy would connect in turn. Of what process that is, only the provider is known. */
+	q->self = a->decision.provider;
+	q->n_hops = 0;
+	__builtin_memset(&q->process, 0, sizeof(q->process));
+	q->process.uid = -1;
+	return 0;
+nobody:
+	a->decision.verdict = WB_PASS;
+	return 1;
+}
+
+/*
+ * Whether this is UDP that a program is to do without, because QUIC would be a
+ * way around: where TCP to the same destination would be redirected, be it by
+ * the proxy of another provider, or refused as the provider is down, by a filter
+ * that says so. It counts nothing. Proxies are taken for such that set no
+ * records.
+ */
+static __always_inline bool wb_drops_quic(struct wb_attempt *a)
+{
+	if (!wb_is_udp(a) || !(a->policy->flags & WB_HAS_QUIC_DROPS))
+		return false;
+	if (!a->query.n_hops && a->query.self < 0)
+		a->query.self = wb_current_provider(a->policy);
+	a->n_hops = a->query.n_hops;
+	a->query.dst.protocol = IPPROTO_TCP;
+	bpf_loop(WB_MAX_PROVIDERS + 1, wb_suppose, a, 0);
+	a->query.dst.protocol = IPPROTO_UDP;
+	if (a->decision.verdict == WB_DROP_QUIC)
+		return true;
+	a->query.down = 0;
+	a->query.n_hops = a->n_hops;
+	a->query.self = a->n_hops ? -1 : wb_current_provider(a->policy);
+	wb_identify_if_asked(a);
+	return false;
+}
+
 /* Choose a provider that is alive. */
 static __always_inline void wb_choose(struct wb_attempt *a)
 {
@@ -337,6 +409,10 @@ static __noinline int wb_conclude(struct wb_attempt *a)
 	switch (a->decision.verdict) {
 	case WB_FORBID:
 		wb_count(WB_FORBIDDEN);
+		wb_count_provider(wb_chosen(a)->handle, WB_PROVIDER_FORBIDDEN);
+		return wb_refuse(EACCES);
+	case WB_DROP_QUIC:
+		wb_count(WB_QUIC_DROPPED);
 		wb_count_provider(wb_chosen(a)->handle, WB_PROVIDER_FORBIDDEN);
 		return wb_refuse(EACCES);
 	case WB_REFUSE:
@@ -465,9 +541,8 @@ static __always_inline int wb_judge(struct wb_attempt *a)
 		if (self >= 0)
 			wb_find_kin(a, self);
 	}
-	if (a->policy->flags & (WB_ASKS_PROGRAM | WB_ASKS_USER | WB_ASKS_CGROUP))
-		wb_identify(a->policy, a->query.n_hops && a->socket ? &a->socket->records : NULL, &a->query);
-	if (!wb_is_forbidden(a))
+	wb_identify_if_asked(a);
+	if (!wb_is_forbidden(a) && !wb_drops_quic(a))
 		wb_choose(a);
 	if (a->query.self >= 0)
 		a->query.kinship = WB_KIN_IMPLIED;

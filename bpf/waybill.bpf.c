@@ -312,6 +312,7 @@ struct wb_exports {
 	enum wb_counter counter;
 	enum wb_provider_counter provider_counter;
 	enum wb_policy_flags policy_flags;
+	enum wb_filter_flags filter_flags;
 	enum wb_hop_flags hop_flags;
 	enum wb_role role;
 	enum wb_socket_flags socket_flags;

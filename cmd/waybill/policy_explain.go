@@ -61,6 +61,7 @@ Programs, users and cgroups are looked up on this host.`,
 func registerQuestion(cmd *cobra.Command, q *explain.Question) {
 	flags := cmd.Flags()
 	flags.BoolVar(&q.UDP, "udp", false, "it is UDP")
+	flags.StringSliceVar(&q.Names, "name", nil, "`names` that led to the address, for filters that ask for a domain (default: what the daemon was told)")
 	flags.StringVar(&q.Program, "program", "", "the `program` that connects: a path, or a name to be found in PATH")
 	flags.StringVar(&q.User, "user", "", "the `user` who connects: a name or a number")
 	flags.StringVar(&q.Cgroup, "cgroup", "", "the cgroup that the program is in: a `path` in the cgroup v2 hierarchy")
@@ -121,8 +122,8 @@ func findProgram(name string) (string, error) {
 	return filepath.Abs(name)
 }
 
-// parseDestination takes an address and a port. Names are no part of a
-// policy: one can stand for several addresses, and be another tomorrow.
+// parseDestination takes an address and a port. A name can stand for several
+// addresses, and be another tomorrow.
 func parseDestination(s string) (netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -132,7 +133,7 @@ func parseDestination(s string) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, &hintError{
 			fmt.Errorf("read destination %q: %q is not an IP address", s, host),
-			"names are not part of a policy; resolve it first: getent ahosts " + host,
+			"resolve it first: getent ahosts " + host + "; and give its name as --name " + host,
 		}
 	}
 	n, err := strconv.ParseUint(port, 10, 16)

@@ -33,6 +33,9 @@ func showExplanation(out io.Writer, e policy.Explanation) error {
 
 func showInquiry(w io.Writer, e policy.Explanation, s policy.Step, inquiry policy.Inquiry) {
 	label := string(inquiry.Layer)
+	if inquiry.AsTCP {
+		label += " of TCP"
+	}
 	if inquiry.ForOrigin {
 		label += " for " + nameOf(e.Steps[0].Process)
 	}
@@ -49,6 +52,7 @@ func showInquiry(w io.Writer, e policy.Explanation, s policy.Step, inquiry polic
 	switch {
 	case inquiry.Layer == policy.LayerAuthorize && !inquiry.Blocked():
 		row("", "", "permitted: no filter blocks it")
+	case inquiry.AsTCP:
 	case s.DialsTo != "":
 		row("", "", "nobody is asked: this is the address of the proxy of "+s.DialsTo)
 	case inquiry.Layer == policy.LayerRedirect && len(inquiry.NotAsked) > 0:
@@ -92,6 +96,8 @@ func conclude(e policy.Explanation) string {
 		who = "the proxy of " + last.ProxyOf
 	}
 	switch {
+	case e.Outcome == policy.DropQUIC.String():
+		return fmt.Sprintf("quic-dropped: %s gets EACCES, so that it uses TCP, because of filter %s of %s", who, last.Filter, last.Provider)
 	case e.Outcome == policy.Forbid.String(), e.Outcome == policy.Refuse.String():
 		return fmt.Sprintf("%s: %s gets EACCES, because of filter %s of %s", e.Outcome, who, last.Filter, last.Provider)
 	case e.Outcome == policy.Loop.String() && last.Outcome == policy.Redirect.String():

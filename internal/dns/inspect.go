@@ -4,6 +4,8 @@ import (
 	"strconv"
 
 	miekg "github.com/miekg/dns"
+
+	"github.com/waybill-net/waybill/internal/domain"
 )
 
 // Kind says what was found in a message.
@@ -50,7 +52,7 @@ func (r *Rules) Inspect(query []byte) Inspection {
 		return Inspection{Kind: Malformed}
 	}
 	q := m.Question[0]
-	found := Inspection{Kind: Passed, Name: canonical(q.Name), Type: miekg.Type(q.Qtype).String(), Class: className(q.Qclass)}
+	found := Inspection{Kind: Passed, Name: domain.Canonical(q.Name), Type: miekg.Type(q.Qtype).String(), Class: className(q.Qclass)}
 	rule, blocked := r.Match(q.Name)
 	if !blocked {
 		return found

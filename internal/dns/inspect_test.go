@@ -238,3 +238,12 @@ func TestInspectHostile(t *testing.T) {
 		}
 	}
 }
+
+func rules(t testing.TB, names ...string) *dns.Rules {
+	t.Helper()
+	var r dns.Rules
+	if err := r.Add(names...); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}

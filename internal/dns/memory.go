@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	miekg "github.com/miekg/dns"
 )
 
 const (
@@ -22,8 +21,8 @@ const (
 // answers of resolvers that pass by. The zero value is ready. Its methods may
 // be called concurrently; its fields are set before.
 //
-// It is for people who want to read a name where there is an address, not for
-// decisions:
+// It tells people a name where there is an address, and filters that ask for
+// names which addresses they mean. Neither can rely on it:
 //
 //   - Names share addresses. One of a content delivery network has thousands,
 //     and the newest is not always the one of the connection at hand.
@@ -42,8 +41,13 @@ type Memory struct {
 	// in no answer for the longest time. 0 is 65,536.
 	Addresses int
 
+	// Changed, if it is set, hears of every address whose names have become
+	// others, and of those that it has now: none if it is forgotten. Calls
+	// follow each other in the order of the changes; none may call the Memory.
+	Changed func(addr netip.Addr, names []string)
+
 	mu    sync.Mutex
-	names *simplelru.LRU[netip.Addr, []remembered] // nil until something is learnt
+	names *simplelru.LRU[netip.Addr, *known] // nil until something is learnt
 }
 
 // Name is a name that an address was given for.
@@ -57,75 +61,143 @@ type remembered struct {
 	until time.Time
 }
 
-// Learn takes a message from a resolver to a program, without the length that
-// goes before it over TCP, and returns how many addresses it has learnt. Of
-// each it keeps the name that was asked for. Records that do not lead from
-// this name to the address by its aliases are ignored, and so are messages
-// that are no answer to one question. That the answer belongs to a query, by
-// its id and the addresses of the datagram, is for the caller to see.
+// known are the names of an address, the newest first.
+type known []remembered
+
+// live are those that have not come to their end.
+func (k known) live() known {
+	now := time.Now()
+	return slices.DeleteFunc(slices.Clone(k), func(n remembered) bool { return !now.Before(n.until) })
+}
+
+func (k known) texts() []string {
+	var texts []string
+	for _, n := range k {
+		texts = append(texts, n.Name.Name)
+	}
+	return texts
+}
+
+// Learn is Add of what [Resolve] reads in a message, and returns how many
+// addresses it has learnt.
 func (m *Memory) Learn(response []byte) int {
-	var answer miekg.Msg
-	// After an error answer has all sections before the faulty one.
-	_ = answer.Unpack(response)
-	if !answers(&answer) {
+	found, ok := Resolve(response)
+	if !ok {
 		return 0
 	}
-	found := addresses(&answer)
-	if len(found) == 0 {
-		return 0
-	}
-	name := Name{canonical(answer.Question[0].Name), time.Now()}
+	m.Add(found)
+	return len(found.Addresses)
+}
+
+// Add remembers the name for each of the addresses.
+func (m *Memory) Add(found Resolved) {
+	name := Name{found.Name, time.Now()}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for addr, ttl := range found {
+	for addr, ttl := range found.Addresses {
 		m.learn(addr, remembered{name, name.Learnt.Add(m.life(ttl))})
 	}
-	return len(found)
 }
 
 // Names returns the names that were learnt for an address, the newest first.
 func (m *Memory) Names(addr netip.Addr) []Name {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.names == nil {
-		return nil
-	}
 	var names []Name
-	now := time.Now()
-	known, _ := m.names.Peek(addr.WithZone("").Unmap()) // not Get: to be looked up keeps nothing alive
-	for _, n := range known {
-		if now.Before(n.until) {
-			names = append(names, n.Name)
-		}
+	for _, n := range m.of(addr.WithZone("").Unmap()).live() {
+		names = append(names, n.Name)
 	}
 	return names
 }
 
-func (m *Memory) learn(addr netip.Addr, n remembered) {
-	if m.names == nil {
-		m.names = newNames(m.Addresses)
+// Sweep forgets what has come to its end. Names does without, but Changed
+// hears of an end only here.
+func (m *Memory) Sweep() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, addr := range m.addresses() {
+		entry, _ := m.names.Peek(addr)
+		live := entry.live()
+		switch {
+		case len(live) == len(*entry):
+		case len(live) == 0:
+			m.names.Remove(addr)
+		default:
+			*entry = live
+			m.changed(addr, live)
+		}
 	}
-	known, _ := m.names.Peek(addr)
-	known = slices.DeleteFunc(known, func(old remembered) bool { return old.Name.Name == n.Name.Name })
-	known = slices.Insert(known, 0, n)
-	m.names.Add(addr, known[:min(len(known), namesPerAddress)])
 }
 
-func newNames(size int) *simplelru.LRU[netip.Addr, []remembered] {
+// All returns what is remembered, a name and an address at a time, the oldest
+// first: what another Memory has to be told to know the same.
+func (m *Memory) All() []Resolved {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []Resolved
+	for _, addr := range m.addresses() {
+		for _, n := range slices.Backward(m.of(addr).live()) {
+			all = append(all, Resolved{n.Name.Name, map[netip.Addr]time.Duration{addr: time.Until(n.until)}})
+		}
+	}
+	return all
+}
+
+// addresses are all of them. The one goes first that was in no answer for the
+// longest time.
+func (m *Memory) addresses() []netip.Addr {
+	if m.names == nil {
+		return nil
+	}
+	return m.names.Keys()
+}
+
+func (m *Memory) of(addr netip.Addr) known {
+	if m.names == nil {
+		return nil
+	}
+	if entry, ok := m.names.Peek(addr); ok { // not Get: to be looked up keeps nothing alive
+		return *entry
+	}
+	return nil
+}
+
+func (m *Memory) learn(addr netip.Addr, n remembered) {
+	if m.names == nil {
+		m.names = m.newNames()
+	}
+	old := m.of(addr)
+	names := slices.DeleteFunc(slices.Clone(old), func(o remembered) bool { return o.Name.Name == n.Name.Name })
+	names = slices.Insert(names, 0, n)
+	names = names[:min(len(names), namesPerAddress)]
+	m.names.Add(addr, &names)
+	if !slices.Equal(old.texts(), names.texts()) {
+		m.changed(addr, names)
+	}
+}
+
+func (m *Memory) changed(addr netip.Addr, names known) {
+	if m.Changed != nil {
+		m.Changed(addr, names.texts())
+	}
+}
+
+func (m *Memory) newNames() *simplelru.LRU[netip.Addr, *known] {
+	size := m.Addresses
 	if size <= 0 {
 		size = defaultAddresses
 	}
-	names, err := simplelru.NewLRU[netip.Addr, []remembered](size, nil)
+	names, err := simplelru.NewLRU(size, func(addr netip.Addr, _ *known) { m.changed(addr, nil) })
 	if err != nil {
 		panic(err) // it refuses only sizes that are not positive
 	}
 	return names
 }
 
-func (m *Memory) life(ttl uint32) time.Duration {
+func (m *Memory) life(ttl time.Duration) time.Duration {
 	floor := m.Floor
 	if floor <= 0 {
 		floor = defaultFloor
 	}
-	return min(max(time.Duration(ttl)*time.Second, floor), longest)
+	return min(max(ttl, floor), longest)
 }

@@ -2,6 +2,7 @@ package dns_test
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func learn(t testing.TB, m *dns.Memory, name string, records ...string) int {
 	return m.Learn(pack(t, response(t, name, miekg.TypeA, records...)))
 }
 
-func names(m *dns.Memory, addr string) string {
+func namesOf(m *dns.Memory, addr string) string {
 	var all []string
 	for _, n := range m.Names(netip.MustParseAddr(addr)) {
 		all = append(all, n.Name)
@@ -110,12 +111,12 @@ func TestLearn(t *testing.T) {
 		var m dns.Memory
 		m.Learn(pack(t, response(t, tt.name, tt.qtype, tt.records...)))
 		for addr, want := range tt.learnt {
-			if got := names(&m, addr); got != want {
+			if got := namesOf(&m, addr); got != want {
 				t.Errorf("%s: %s is %q, want %q", tt.what, addr, got, want)
 			}
 		}
-		if tt.not != "" && names(&m, tt.not) != "" {
-			t.Errorf("%s: %s is %q", tt.what, tt.not, names(&m, tt.not))
+		if tt.not != "" && namesOf(&m, tt.not) != "" {
+			t.Errorf("%s: %s is %q", tt.what, tt.not, namesOf(&m, tt.not))
 		}
 	}
 }
@@ -214,11 +215,11 @@ func TestForget(t *testing.T) {
 			m := dns.Memory{Floor: tt.floor}
 			learn(t, &m, "www.example.", "www.example. "+tt.ttl+" IN A 192.0.2.1")
 			time.Sleep(tt.life - time.Nanosecond)
-			if names(&m, "192.0.2.1") == "" {
+			if namesOf(&m, "192.0.2.1") == "" {
 				t.Errorf("floor %v, TTL %s: forgotten before %v", tt.floor, tt.ttl, tt.life)
 			}
 			time.Sleep(time.Nanosecond)
-			if got := names(&m, "192.0.2.1"); got != "" {
+			if got := namesOf(&m, "192.0.2.1"); got != "" {
 				t.Errorf("floor %v, TTL %s: %s remembered for %v", tt.floor, tt.ttl, got, tt.life)
 			}
 		})
@@ -230,7 +231,7 @@ func TestOldestGoes(t *testing.T) {
 	m := dns.Memory{Addresses: 3}
 	for i, addr := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.1"} {
 		learn(t, &m, "www.example.", "www.example. 60 IN A "+addr)
-		if names(&m, "192.0.2.2") == "" && i > 0 {
+		if namesOf(&m, "192.0.2.2") == "" && i > 0 {
 			t.Fatalf("192.0.2.2 forgotten after %d addresses", i+1)
 		}
 	}
@@ -238,7 +239,7 @@ func TestOldestGoes(t *testing.T) {
 	for addr, want := range map[string]string{
 		"192.0.2.1": "www.example", "192.0.2.2": "", "192.0.2.3": "www.example", "192.0.2.4": "www.example",
 	} {
-		if got := names(&m, addr); got != want {
+		if got := namesOf(&m, addr); got != want {
 			t.Errorf("%s is %q, want %q", addr, got, want)
 		}
 	}
@@ -255,9 +256,74 @@ func TestAnswerOfThousands(t *testing.T) {
 	if n := learn(t, &m, "evil.example.", records...); n < 32 || n > 64 {
 		t.Errorf("learnt %d addresses of one answer", n)
 	}
-	if names(&m, "192.0.2.1") == "" {
+	if namesOf(&m, "192.0.2.1") == "" {
 		t.Error("192.0.2.1 forgotten")
 	}
+}
+
+// TestChanged: who keeps what is said of changes knows at each moment what
+// Names says.
+func TestChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := make(map[netip.Addr][]string)
+		calls := 0
+		m := dns.Memory{Addresses: 2, Changed: func(addr netip.Addr, names []string) {
+			calls++
+			if told[addr] = names; names == nil {
+				delete(told, addr)
+			}
+		}}
+		check := func(when string, want map[string]string) {
+			t.Helper()
+			got := make(map[string]string)
+			for addr, names := range told {
+				got[addr.String()] = strings.Join(names, " ")
+				if asked := namesOf(&m, addr.String()); asked != got[addr.String()] {
+					t.Errorf("%s: told that %s is %q, asked %q", when, addr, got[addr.String()], asked)
+				}
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("%s: got %v, want %v", when, got, want)
+			}
+		}
+		learn(t, &m, "a.example.", "a.example. 100 IN A 192.0.2.1")
+		learn(t, &m, "b.example.", "b.example. 200 IN A 192.0.2.1")
+		check("two names", map[string]string{"192.0.2.1": "b.example a.example"})
+		before := calls
+		learn(t, &m, "b.example.", "b.example. 200 IN A 192.0.2.1")
+		if calls != before {
+			t.Error("told of what is known already")
+		}
+		time.Sleep(100 * time.Second)
+		m.Sweep()
+		check("one has ended", map[string]string{"192.0.2.1": "b.example"})
+		learn(t, &m, "c.example.", "c.example. 300 IN A 192.0.2.2")
+		learn(t, &m, "d.example.", "d.example. 300 IN A 192.0.2.3")
+		check("one pushed out", map[string]string{"192.0.2.2": "c.example", "192.0.2.3": "d.example"})
+		time.Sleep(300 * time.Second)
+		m.Sweep()
+		check("all have ended", map[string]string{})
+	})
+}
+
+// TestAll: what is remembered can be handed on, with the time that is left.
+func TestAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var first, second dns.Memory
+		learn(t, &first, "a.example.", "a.example. 100 IN A 192.0.2.1")
+		learn(t, &first, "b.example.", "b.example. 300 IN A 192.0.2.1", "b.example. 300 IN A 192.0.2.2")
+		time.Sleep(90 * time.Second)
+		for _, found := range first.All() {
+			second.Add(found)
+		}
+		if got := namesOf(&second, "192.0.2.1"); got != "b.example a.example" {
+			t.Errorf("192.0.2.1 is %q", got)
+		}
+		time.Sleep(70 * time.Second) // a name that is told is remembered for a minute at least
+		if got := namesOf(&second, "192.0.2.1") + ", " + namesOf(&second, "192.0.2.2"); got != "b.example, b.example" {
+			t.Errorf("later they are %q", got)
+		}
+	})
 }
 
 func TestConcurrent(t *testing.T) {
@@ -268,7 +334,7 @@ func TestConcurrent(t *testing.T) {
 		all.Go(func() {
 			for range 200 {
 				m.Learn(answer)
-				if got := names(&m, fmt.Sprintf("192.0.2.%d", i)); got != "" && got != "www.example" {
+				if got := namesOf(&m, fmt.Sprintf("192.0.2.%d", i)); got != "" && got != "www.example" {
 					t.Errorf("192.0.2.%d is %q", i, got)
 				}
 			}

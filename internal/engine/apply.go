@@ -3,8 +3,10 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -95,13 +97,15 @@ func (e *Engine) apply(p policy.Policy, ids policy.Identities) error {
 func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	generation := e.generation + 1
 	keys, sets := encodeClasses(table.Classes(), generation)
+	named, namedSets := encodeClasses(e.namedClasses(table), generation)
 	contexts := contextKeys(table, generation)
-	err := errors.Join(e.putClasses(keys, sets), e.putContexts(contexts, table), e.addCounters(table))
+	err := errors.Join(e.putClasses(keys, sets), e.putClasses(named, namedSets), e.putContexts(contexts, table), e.addCounters(table))
 	if err == nil {
 		err = e.publish(inner, e.inForce())
 	}
 	if err != nil {
 		e.dropClasses(keys)
+		e.dropClasses(named)
 		e.dropContexts(contexts)
 		e.dropCounters(e.kept)
 		return err
@@ -109,13 +113,18 @@ func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	e.kept = handles(table)
 	e.dropCounters(e.kept)
 	e.table, e.inner, e.generation, e.classes, e.contexts = table, inner, generation, keys, contexts
+	e.addresses = make(map[kernelWbClassKey]struct{}, len(named))
+	for _, key := range named {
+		e.addresses[key] = struct{}{}
+	}
 	e.names.add(generation, table)
 	return nil
 }
 
 // inForce is what belongs to the policy in force.
 func (e *Engine) inForce() generationMaps {
-	m := generationMaps{inner: e.inner, classes: e.classes, contexts: e.contexts}
+	classes := slices.AppendSeq(slices.Clone(e.classes), maps.Keys(e.addresses))
+	m := generationMaps{inner: e.inner, classes: classes, contexts: e.contexts}
 	if e.state != nil {
 		m.pin = e.state.policyPath(e.generation)
 	}

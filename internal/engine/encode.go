@@ -38,9 +38,7 @@ func encode(t *policy.Table, generation uint32) *kernelWbPolicy {
 		k.Filters[i].Provider = uint8(f.Owner)
 		k.Filters[i].Action = encodeAction(f.Action)
 		k.Filters[i].States = f.StateMask()
-		if len(f.Context) > 0 {
-			k.Filters[i].HasContext = 1
-		}
+		k.Filters[i].Flags = encodeFilterFlags(f)
 	}
 	for i, s := range t.States() {
 		encodeSet(&k.States[i], &s)
@@ -59,6 +57,9 @@ func encodeFlags(t *policy.Table) uint32 {
 	if t.WantsUDP() {
 		flags |= kernelWbPolicyFlagsWB_WANTS_UDP
 	}
+	if t.DropsQUIC() {
+		flags |= kernelWbPolicyFlagsWB_HAS_QUIC_DROPS
+	}
 	if t.Asks(policy.DimUser) {
 		flags |= kernelWbPolicyFlagsWB_ASKS_USER
 	}
@@ -66,6 +67,17 @@ func encodeFlags(t *policy.Table) uint32 {
 		flags |= kernelWbPolicyFlagsWB_ASKS_CGROUP
 	}
 	return uint32(flags)
+}
+
+func encodeFilterFlags(f policy.TableFilter) uint8 {
+	var flags kernelWbFilterFlags
+	if len(f.Context) > 0 {
+		flags |= kernelWbFilterFlagsWB_HAS_BYTES
+	}
+	if f.DropQUIC {
+		flags |= kernelWbFilterFlagsWB_DROPS_QUIC
+	}
+	return uint8(flags)
 }
 
 func encodeOnDown(d policy.OnDown) uint16 {

@@ -133,11 +133,12 @@ var kinships = map[kernelWbKinship]flow.Kinship{
 }
 
 var outcomeKinds = map[kernelWbVerdict]flow.Kind{
-	kernelWbVerdictWB_PASS:     flow.Passed,
-	kernelWbVerdictWB_REDIRECT: flow.Redirected,
-	kernelWbVerdictWB_REFUSE:   flow.Refused,
-	kernelWbVerdictWB_LOOP:     flow.Looped,
-	kernelWbVerdictWB_FORBID:   flow.Forbidden,
+	kernelWbVerdictWB_PASS:      flow.Passed,
+	kernelWbVerdictWB_REDIRECT:  flow.Redirected,
+	kernelWbVerdictWB_REFUSE:    flow.Refused,
+	kernelWbVerdictWB_LOOP:      flow.Looped,
+	kernelWbVerdictWB_FORBID:    flow.Forbidden,
+	kernelWbVerdictWB_DROP_QUIC: flow.QUICDropped,
 }
 
 func (r *Events) decodeOutcome(event *flow.Event, o *kernelWbOutcome) bool {

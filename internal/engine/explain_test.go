@@ -31,7 +31,7 @@ const (
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
-	w := newExplainWorld(t, env)
+	w := newExplainWorld(t, env, func(*explainWorld) {})
 	e := open(t, env, engine.Options{})
 	apply(t, e, w.policy)
 	w.startOrigins()

@@ -51,7 +51,7 @@ var (
 	}
 )
 
-func newExplainWorld(t *testing.T, env *testenv.Env) *explainWorld {
+func newExplainWorld(t *testing.T, env *testenv.Env, change func(*explainWorld)) *explainWorld {
 	t.Helper()
 	w := &explainWorld{t: t, env: env, rng: rand.New(rand.NewPCG(7, 7)), programs: copyPrograms(t, 4)}
 	for _, name := range explainCgroups {
@@ -59,6 +59,7 @@ func newExplainWorld(t *testing.T, env *testenv.Env) *explainWorld {
 	}
 	env.Inside(addAddresses)
 	w.policy, w.filters = w.randomPolicy(), make(map[string]policy.Filter)
+	change(w)
 	for _, f := range w.policy.Filters {
 		w.filters[f.Name] = f
 	}
@@ -210,19 +211,26 @@ func (w *explainWorld) next() (policy.Subject, []netip.AddrPort) {
 // of each: empty if it was answered.
 func (w *explainWorld) try(client policy.Subject, dsts []netip.AddrPort) (pid int, results []string) {
 	w.t.Helper()
+	pid = w.play("attempts", client, dsts, &results)
+	return pid, results
+}
+
+// play has a client play a role with all destinations, and reads its results.
+func (w *explainWorld) play(role string, client policy.Subject, dsts []netip.AddrPort, results any) (pid int) {
+	w.t.Helper()
 	var args []string
 	for _, dst := range dsts {
 		args = append(args, dst.String())
 	}
 	var out bytes.Buffer
-	cmd := w.command(client, "attempts", args...)
+	cmd := w.command(client, role, args...)
 	cmd.Stdout = &out
 	w.env.Inside(cmd.Start)
 	if err := cmd.Wait(); err != nil {
 		w.t.Fatalf("%s: %v", cmd, err)
 	}
-	decode(w.t, out.String(), &results)
-	return cmd.Process.Pid, results
+	decode(w.t, out.String(), results)
+	return cmd.Process.Pid
 }
 
 // playAttempts connects to one address after the other and prints why each

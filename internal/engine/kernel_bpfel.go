@@ -58,37 +58,38 @@ const (
 	kernelWbCounterWB_BLOCKED               kernelWbCounter = 3
 	kernelWbCounterWB_LOOPED                kernelWbCounter = 4
 	kernelWbCounterWB_FORBIDDEN             kernelWbCounter = 5
-	kernelWbCounterWB_SHADOWED              kernelWbCounter = 6
-	kernelWbCounterWB_DOWN_NO_LISTENER      kernelWbCounter = 7
-	kernelWbCounterWB_DOWN_FOREIGN_LISTENER kernelWbCounter = 8
-	kernelWbCounterWB_DOWN_NO_ADDRESS       kernelWbCounter = 9
-	kernelWbCounterWB_DOWN_DEVICE           kernelWbCounter = 10
-	kernelWbCounterWB_DOWN_INFLIGHT_FULL    kernelWbCounter = 11
-	kernelWbCounterWB_DOWN_STUCK            kernelWbCounter = 12
-	kernelWbCounterWB_DOWN_BACKLOG_FULL     kernelWbCounter = 13
-	kernelWbCounterWB_DESTINATION_REFUSES   kernelWbCounter = 14
-	kernelWbCounterWB_REFUSED_NO_MEMORY     kernelWbCounter = 15
-	kernelWbCounterWB_REFUSED_OVER_SHARE    kernelWbCounter = 16
-	kernelWbCounterWB_DEPARTED              kernelWbCounter = 17
-	kernelWbCounterWB_ARRIVED               kernelWbCounter = 18
-	kernelWbCounterWB_ABANDONED             kernelWbCounter = 19
-	kernelWbCounterWB_LOST                  kernelWbCounter = 20
-	kernelWbCounterWB_DIVERTED              kernelWbCounter = 21
-	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 22
-	kernelWbCounterWB_INHERITED             kernelWbCounter = 23
-	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 24
-	kernelWbCounterWB_REFUSED_PEERS_FULL    kernelWbCounter = 25
-	kernelWbCounterWB_UNLISTED              kernelWbCounter = 26
-	kernelWbCounterWB_QUERIED               kernelWbCounter = 27
-	kernelWbCounterWB_SET                   kernelWbCounter = 28
-	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 29
-	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 30
-	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 31
-	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 32
-	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 33
-	kernelWbCounterWB_SET_NO_MEMORY         kernelWbCounter = 34
-	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 35
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 36
+	kernelWbCounterWB_QUIC_DROPPED          kernelWbCounter = 6
+	kernelWbCounterWB_SHADOWED              kernelWbCounter = 7
+	kernelWbCounterWB_DOWN_NO_LISTENER      kernelWbCounter = 8
+	kernelWbCounterWB_DOWN_FOREIGN_LISTENER kernelWbCounter = 9
+	kernelWbCounterWB_DOWN_NO_ADDRESS       kernelWbCounter = 10
+	kernelWbCounterWB_DOWN_DEVICE           kernelWbCounter = 11
+	kernelWbCounterWB_DOWN_INFLIGHT_FULL    kernelWbCounter = 12
+	kernelWbCounterWB_DOWN_STUCK            kernelWbCounter = 13
+	kernelWbCounterWB_DOWN_BACKLOG_FULL     kernelWbCounter = 14
+	kernelWbCounterWB_DESTINATION_REFUSES   kernelWbCounter = 15
+	kernelWbCounterWB_REFUSED_NO_MEMORY     kernelWbCounter = 16
+	kernelWbCounterWB_REFUSED_OVER_SHARE    kernelWbCounter = 17
+	kernelWbCounterWB_DEPARTED              kernelWbCounter = 18
+	kernelWbCounterWB_ARRIVED               kernelWbCounter = 19
+	kernelWbCounterWB_ABANDONED             kernelWbCounter = 20
+	kernelWbCounterWB_LOST                  kernelWbCounter = 21
+	kernelWbCounterWB_DIVERTED              kernelWbCounter = 22
+	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 23
+	kernelWbCounterWB_INHERITED             kernelWbCounter = 24
+	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 25
+	kernelWbCounterWB_REFUSED_PEERS_FULL    kernelWbCounter = 26
+	kernelWbCounterWB_UNLISTED              kernelWbCounter = 27
+	kernelWbCounterWB_QUERIED               kernelWbCounter = 28
+	kernelWbCounterWB_SET                   kernelWbCounter = 29
+	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 30
+	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 31
+	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 32
+	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 33
+	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 34
+	kernelWbCounterWB_SET_NO_MEMORY         kernelWbCounter = 35
+	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 36
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 37
 )
 
 type kernelWbDestinationKey struct {
@@ -147,12 +148,19 @@ const (
 )
 
 type kernelWbFilter struct {
-	_          structs.HostLayout
-	Provider   uint8
-	Action     uint8
-	States     uint8
-	HasContext uint8
+	_        structs.HostLayout
+	Provider uint8
+	Action   uint8
+	States   uint8
+	Flags    uint8
 }
+
+type kernelWbFilterFlags uint32
+
+const (
+	kernelWbFilterFlagsWB_HAS_BYTES  kernelWbFilterFlags = 1
+	kernelWbFilterFlagsWB_DROPS_QUIC kernelWbFilterFlags = 2
+)
 
 type kernelWbFlightKey struct {
 	_           structs.HostLayout
@@ -323,11 +331,12 @@ type kernelWbPolicy struct {
 type kernelWbPolicyFlags uint32
 
 const (
-	kernelWbPolicyFlagsWB_TRACKING_OFF kernelWbPolicyFlags = 1
-	kernelWbPolicyFlagsWB_ASKS_PROGRAM kernelWbPolicyFlags = 2
-	kernelWbPolicyFlagsWB_ASKS_USER    kernelWbPolicyFlags = 4
-	kernelWbPolicyFlagsWB_ASKS_CGROUP  kernelWbPolicyFlags = 8
-	kernelWbPolicyFlagsWB_WANTS_UDP    kernelWbPolicyFlags = 16
+	kernelWbPolicyFlagsWB_TRACKING_OFF   kernelWbPolicyFlags = 1
+	kernelWbPolicyFlagsWB_ASKS_PROGRAM   kernelWbPolicyFlags = 2
+	kernelWbPolicyFlagsWB_ASKS_USER      kernelWbPolicyFlags = 4
+	kernelWbPolicyFlagsWB_ASKS_CGROUP    kernelWbPolicyFlags = 8
+	kernelWbPolicyFlagsWB_WANTS_UDP      kernelWbPolicyFlags = 16
+	kernelWbPolicyFlagsWB_HAS_QUIC_DROPS kernelWbPolicyFlags = 32
 )
 
 type kernelWbProcess struct {
@@ -434,11 +443,12 @@ type kernelWbSocket struct {
 type kernelWbVerdict uint32
 
 const (
-	kernelWbVerdictWB_PASS     kernelWbVerdict = 0
-	kernelWbVerdictWB_REDIRECT kernelWbVerdict = 1
-	kernelWbVerdictWB_REFUSE   kernelWbVerdict = 2
-	kernelWbVerdictWB_LOOP     kernelWbVerdict = 3
-	kernelWbVerdictWB_FORBID   kernelWbVerdict = 4
+	kernelWbVerdictWB_PASS      kernelWbVerdict = 0
+	kernelWbVerdictWB_REDIRECT  kernelWbVerdict = 1
+	kernelWbVerdictWB_REFUSE    kernelWbVerdict = 2
+	kernelWbVerdictWB_LOOP      kernelWbVerdict = 3
+	kernelWbVerdictWB_FORBID    kernelWbVerdict = 4
+	kernelWbVerdictWB_DROP_QUIC kernelWbVerdict = 5
 )
 
 // Names of all BPF objects in the ELF.

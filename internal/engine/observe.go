@@ -25,6 +25,7 @@ var counterNames = [...]string{
 	kernelWbCounterWB_BLOCKED:               "blocked",
 	kernelWbCounterWB_LOOPED:                "looped",
 	kernelWbCounterWB_FORBIDDEN:             "forbidden",
+	kernelWbCounterWB_QUIC_DROPPED:          "quic_dropped",
 	kernelWbCounterWB_SHADOWED:              "shadowed",
 	kernelWbCounterWB_DOWN_NO_LISTENER:      "down_no_listener",
 	kernelWbCounterWB_DOWN_FOREIGN_LISTENER: "down_foreign_listener",

@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		err = playClient(os.Args[1], os.Args[2], os.Args[3])
 	case "attempts":
 		err = playAttempts(os.Args[1:])
+	case "datagrams":
+		err = playDatagrams(os.Args[1:])
 	case "unaware":
 		err = playUnaware(os.Args[1:])
 	case "open":

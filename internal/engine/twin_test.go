@@ -69,7 +69,7 @@ func TestDecisionTwin(t *testing.T) {
 
 func putTwinPolicy(t *testing.T, spec *ebpf.CollectionSpec, objects *twinObjects, table *policy.Table, generation uint32) {
 	t.Helper()
-	keys, sets := encodeClasses(table.Classes(), generation)
+	keys, sets := encodeClasses(append(table.Classes(), namedClasses(table)...), generation)
 	if _, err := objects.Classes.BatchUpdate(keys, sets, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +146,25 @@ var (
 	}
 )
 
+// namedAddresses are what names lead to, in the twin's world.
+var namedAddresses = map[netip.Addr][]string{
+	netip.MustParseAddr("192.0.2.0"):  {"www.example.org"},
+	netip.MustParseAddr("192.0.2.1"):  {"example.org", "deep.below.example.net"},
+	netip.MustParseAddr("127.0.0.1"):  {"local.example.org"},
+	netip.MustParseAddr("2001:db8::"): {"example.net"},
+	netip.MustParseAddr("::1"):        {"other.test"},
+}
+
+func namedClasses(table *policy.Table) []policy.Class {
+	var classes []policy.Class
+	for addr, names := range namedAddresses {
+		if class, asked := table.Named(addr, names); asked {
+			classes = append(classes, class)
+		}
+	}
+	return classes
+}
+
 // encodeSubject finds the deepest cgroup that a filter can name, as the
 // kernel programs do before they decide.
 func encodeSubject(p policy.Process, named map[uint64]bool) twinWbSubject {
@@ -195,6 +214,7 @@ func randomFilter(rng *rand.Rand, provider string) policy.Filter {
 		Users:            some(rng, namedUsers),
 		Cgroups:          some(rng, namedCgroups),
 		OriginalCgroups:  some(rng, namedCgroups),
+		Domains:          some(rng, []string{"example.org", "*.example.org", "*.example.net", "example.net", "example.com"}),
 	}
 	for range rng.IntN(3) {
 		f.Destination = append(f.Destination, randomPrefix(rng))
@@ -267,6 +287,17 @@ func randomAddr(rng *rand.Rand) netip.Addr {
 	return a
 }
 
+// resolveAny takes an address for the one that connect() takes it for.
+func resolveAny(a netip.Addr) netip.Addr {
+	switch a = a.Unmap(); {
+	case a == netip.IPv4Unspecified():
+		return netip.MustParseAddr("127.0.0.1")
+	case a == netip.IPv6Unspecified():
+		return netip.IPv6Loopback()
+	}
+	return a
+}
+
 func randomQuery(rng *rand.Rand, t *policy.Table) policy.Query {
 	q := policy.Query{Dst: netip.AddrPortFrom(randomAddr(rng), uint16(rng.IntN(5))), Self: -1, Process: randomProcess(rng), Origin: randomProcess(rng)}
 	q.Protocol = []policy.Protocol{policy.TCP, policy.UDP}[rng.IntN(2)]
@@ -278,6 +309,7 @@ func randomQuery(rng *rand.Rand, t *policy.Table) policy.Query {
 			q.Dst = p.UDP
 		}
 	}
+	q.Names = namedAddresses[resolveAny(q.Dst.Addr())]
 	switch rng.IntN(4) {
 	case 0:
 		q.Self = rng.IntN(len(t.Providers))

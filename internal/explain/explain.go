@@ -26,6 +26,7 @@ type Question struct {
 	ProxyPrograms map[string]string `json:"proxy_programs,omitempty"` // by provider
 	ProxyUsers    map[string]string `json:"proxy_users,omitempty"`
 	UDP           bool              `json:"udp,omitempty"`
+	Names         []string          `json:"names,omitempty"`   // that led to the address of Dst
 	Down          []string          `json:"down,omitempty"`    // providers whose proxies do not listen
 	Unaware       []string          `json:"unaware,omitempty"` // as in policy.Trial
 }
@@ -50,7 +51,7 @@ func Answer(p policy.Policy, q Question) (policy.Explanation, error) {
 	if err != nil {
 		return policy.Explanation{}, fmt.Errorf("explain connection: %w", err)
 	}
-	trial := policy.Trial{Protocol: policy.TCP, Dst: q.Dst, Down: q.Down, Unaware: q.Unaware}
+	trial := policy.Trial{Protocol: policy.TCP, Dst: q.Dst, Names: q.Names, Down: q.Down, Unaware: q.Unaware}
 	if q.UDP {
 		trial.Protocol = policy.UDP
 	}

@@ -46,7 +46,7 @@ func (f *Flow) link(e Event) bool {
 
 func (h *Hop) apply(e Event) bool {
 	switch e.Kind {
-	case Redirected, Passed, Forbidden, Refused, Looped:
+	case Redirected, Passed, Forbidden, QUICDropped, Refused, Looped:
 		return h.connect(e)
 	case Linked:
 		e.Kind, e.Kinship = Passed, Ambiguous // until the outcome is seen, which may have the same time
@@ -67,7 +67,7 @@ func (h *Hop) connect(e Event) bool {
 		return false
 	}
 	h.Kind, h.Provider, h.Filter, h.State = e.Kind, e.Provider, e.Filter, e.State
-	h.Protocol, h.Dst, h.Process, h.Skipped, h.Kinship = e.Protocol, e.Dst, e.Process, e.Skipped, e.Kinship
+	h.Protocol, h.Dst, h.Name, h.Process, h.Skipped, h.Kinship = e.Protocol, e.Dst, e.Name, e.Process, e.Skipped, e.Kinship
 	h.Connected = e.Time
 	if h.Accepted.Before(h.Connected) {
 		h.Accepted = time.Time{}
@@ -130,9 +130,9 @@ func (f *Flow) Conclude() {
 	if first.N == 0 || first.Kinship == Implied {
 		f.Process = first.Process
 	}
-	f.Protocol, f.Dst = first.Protocol, first.Dst
+	f.Protocol, f.Dst, f.Name = first.Protocol, first.Dst, first.Name
 	for i := 1; i < len(f.Hops) && !f.Dst.IsValid(); i++ {
-		f.Protocol, f.Dst = f.Hops[i].Protocol, f.Hops[i].Dst
+		f.Protocol, f.Dst, f.Name = f.Hops[i].Protocol, f.Hops[i].Dst, f.Hops[i].Name
 	}
 	f.Start = f.earliest()
 	f.End = first.Closed

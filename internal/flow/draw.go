@@ -131,6 +131,9 @@ func (d *drawing) leg(f *Flow, h *Hop) {
 	}
 	d.line("│", plain, "")
 	connects := h.Protocol.verb() + " to " + h.Protocol.endpoint(h.Dst)
+	if h.Name != "" {
+		connects += " (" + clean(h.Name) + ")"
+	}
 	if added := f.Added(h.N); added > 0 {
 		connects += ", " + short(added) + " later"
 	}
@@ -187,6 +190,8 @@ func (d *drawing) verdict(h *Hop) {
 		d.line("│   ", plain, "redirected to "+by)
 	case Forbidden:
 		d.line("│   ", red, "✗ forbidden by "+by)
+	case QUICDropped:
+		d.line("│   ", red, "✗ refused, so that it uses TCP, which is redirected, by "+by)
 	case Refused:
 		d.line("│   ", red, "✗ refused, because its proxy is down, by "+by)
 	case Looped:

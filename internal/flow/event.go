@@ -31,16 +31,17 @@ func (id *ID) UnmarshalText(text []byte) error {
 // Kind of an [Event].
 type Kind string
 
-// The first five are outcomes of a connect(); each connection has one.
+// The first six are outcomes of a connect(); each connection has one.
 const (
-	Redirected Kind = "redirected" // sent to Provider's proxy
-	Passed     Kind = "passed"     // went to Dst itself: the last leg of a flow, or all who wanted it were skipped
-	Forbidden  Kind = "forbidden"  // Filter of Provider blocks it: EACCES
-	Refused    Kind = "refused"    // Provider is down, and blocks then: EACCES
-	Looped     Kind = "looped"     // it has the most hops that a flow may have: ELOOP
-	Accepted   Kind = "accepted"   // the handshake with Provider's proxy is complete
-	Closed     Kind = "closed"     // the connection has ended
-	Linked     Kind = "linked"     // the flow begins with a proxy's connection, which goes on with one of Links
+	Redirected  Kind = "redirected"   // sent to Provider's proxy
+	Passed      Kind = "passed"       // went to Dst itself: the last leg of a flow, or all who wanted it were skipped
+	Forbidden   Kind = "forbidden"    // Filter of Provider blocks it: EACCES
+	Refused     Kind = "refused"      // Provider is down, and blocks then: EACCES
+	QUICDropped Kind = "quic-dropped" // of UDP: Filter of Provider has TCP redirected, and QUIC would be a way around: EACCES
+	Looped      Kind = "looped"       // it has the most hops that a flow may have: ELOOP
+	Accepted    Kind = "accepted"     // the handshake with Provider's proxy is complete
+	Closed      Kind = "closed"       // the connection has ended
+	Linked      Kind = "linked"       // the flow begins with a proxy's connection, which goes on with one of Links
 )
 
 // Event is one thing that happened to one connection of a flow.
@@ -59,7 +60,8 @@ type Event struct {
 	// Of outcomes.
 	Process  Process        `json:"process,omitzero"` // who connects
 	Protocol Protocol       `json:"protocol,omitempty"`
-	Dst      netip.AddrPort `json:"dst,omitzero"` // what it asked for
+	Dst      netip.AddrPort `json:"dst,omitzero"`   // what it asked for
+	Name     string         `json:"name,omitempty"` // that led to the address of Dst, as far as somebody has told
 	Filter   string         `json:"filter,omitempty"`
 	State    string         `json:"state,omitempty"` // for Provider, before the redirect
 	Skipped  []Skip         `json:"skipped,omitempty"`

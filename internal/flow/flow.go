@@ -9,14 +9,15 @@ import (
 // Outcome of a [Flow] as its application sees it.
 type Outcome string
 
-// The first three are those of a connect(), and have the same words.
+// The first four are those of a connect(), and have the same words.
 const (
-	WasForbidden Outcome = "forbidden"
-	WasRefused   Outcome = "refused"
-	WasLooped    Outcome = "looped"
-	Failed       Outcome = "failed" // one of its connections ended with an error
-	Done         Outcome = "done"   // the application's connection ended in order
-	Open         Outcome = "open"   // nothing has been heard of its end
+	WasForbidden   Outcome = "forbidden"
+	WasRefused     Outcome = "refused"
+	WasQUICDropped Outcome = "quic-dropped"
+	WasLooped      Outcome = "looped"
+	Failed         Outcome = "failed" // one of its connections ended with an error
+	Done           Outcome = "done"   // the application's connection ended in order
+	Open           Outcome = "open"   // nothing has been heard of its end
 )
 
 // Flow is one application connection and every connection that proxies opened
@@ -31,6 +32,7 @@ type Flow struct {
 	Details  Details        `json:"details,omitzero"` // of Process
 	Protocol Protocol       `json:"protocol,omitempty"`
 	Dst      netip.AddrPort `json:"dst,omitzero"`    // what the application asked for
+	Name     string         `json:"name,omitempty"`  // as in [Event], of Dst
 	Hops     []Hop          `json:"hops"`            // by N; those of which nothing was seen are missing
 	Links    []ID           `json:"links,omitempty"` // flows of which this one goes on with one, nobody can tell which
 }
@@ -57,6 +59,7 @@ type Hop struct {
 	State    string         `json:"state,omitempty"` // for Provider, before the redirect
 	Protocol Protocol       `json:"protocol,omitempty"`
 	Dst      netip.AddrPort `json:"dst,omitzero"`
+	Name     string         `json:"name,omitempty"`   // as in [Event]
 	Process  Process        `json:"process,omitzero"` // who connects
 	Skipped  []Skip         `json:"skipped,omitempty"`
 	Kinship  Kinship        `json:"kinship,omitempty"`
@@ -76,7 +79,7 @@ func (h *Hop) Handshake() time.Duration { return between(h.Connected, h.Accepted
 
 // Denied reports whether connect() itself failed.
 func (h *Hop) Denied() bool {
-	return h.Kind == Forbidden || h.Kind == Refused || h.Kind == Looped
+	return h.Kind == Forbidden || h.Kind == QUICDropped || h.Kind == Refused || h.Kind == Looped
 }
 
 // Hop returns the hop with the number n, or nil if nothing was seen of it.

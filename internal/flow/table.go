@@ -107,7 +107,7 @@ func (f *Flow) via() string {
 		switch h.Kind {
 		case Redirected:
 			parts = append(parts, clean(h.Provider))
-		case Forbidden, Refused:
+		case Forbidden, QUICDropped, Refused:
 			parts = append(parts, "✗"+clean(h.Provider))
 		}
 	}

@@ -2,9 +2,12 @@ package policy
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/waybill-net/waybill/internal/domain"
 )
 
 // Dimension is one thing that filters ask of a connection, as in bpf/abi.h.
@@ -19,6 +22,10 @@ const (
 	DimCgroup
 	DimOriginalCgroup
 	Dimensions
+
+	// DimDomain is none to the kernel programs: an address that names led to is
+	// a class of destinations.
+	DimDomain
 )
 
 // SetWords is the length of a [Set].
@@ -28,6 +35,8 @@ const SetWords = MaxFilters / 64
 type Set [SetWords]uint64
 
 func (s *Set) add(i int) { s[i/64] |= 1 << (i % 64) }
+
+func (s *Set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
 func (s *Set) without(t *Set) {
 	for i := range s {
@@ -47,6 +56,7 @@ type Class struct {
 }
 
 // Classes lays the conditions of all filters out for one look-up a dimension.
+// Addresses that names led to have classes beside: see [Table.Named].
 func (t *Table) Classes() []Class {
 	classes := t.destinations()
 	classes = append(classes, t.ports()...)
@@ -68,6 +78,32 @@ func (t *Table) Classes() []Class {
 	classes = append(classes, exact(t, DimUser, func(f *TableFilter) bool { return len(f.Users) > 0 },
 		func(f *TableFilter) []uint32 { return f.uids }, func(uid uint32) [16]byte { return data64(uint64(uid), 0) })...)
 	return append(classes, t.cgroupClasses()...)
+}
+
+// AsksNames reports whether any filter does.
+func (t *Table) AsksNames() bool { return len(t.byDomain) > 0 }
+
+// Named is the class of an address as a destination that these names led to.
+// False: no filter asks for any of them, and it is that of an address like any
+// other.
+func (t *Table) Named(addr netip.Addr, names []string) (c Class, asked bool) {
+	var meant Set
+	for _, name := range names {
+		for pattern := range domain.Patterns(name) {
+			for _, i := range t.byDomain[pattern] {
+				meant.add(i)
+				asked = true
+			}
+		}
+	}
+	c = Class{Dimension: DimDestination, Data: addr.As16(), Bits: 128}
+	for i := range t.Filters {
+		f := &t.Filters[i]
+		if (len(f.Domains) == 0 || meant.has(i)) && f.matchesAddr(addr) {
+			c.Members.add(i)
+		}
+	}
+	return c, asked
 }
 
 // States returns the filters that match in each state, and last all of them.
@@ -100,11 +136,15 @@ func (t *Table) Asks(dimensions ...Dimension) bool {
 }
 
 // WantedPorts has bit p for each port p that some filter wants of TCP, and
-// behind those of TCP all of UDP.
+// behind those of TCP all of UDP: also those of which it wants none.
 func (t *Table) WantedPorts() [2048]uint64 {
 	var wanted [2048]uint64
 	for i := range t.Filters {
-		for _, protocol := range t.Filters[i].WantedProtocols() {
+		protocols := t.Filters[i].WantedProtocols()
+		if t.Filters[i].DropQUIC {
+			protocols = []Protocol{TCP, UDP}
+		}
+		for _, protocol := range protocols {
 			of := wanted[:1024]
 			if protocol == UDP {
 				of = wanted[1024:]
@@ -119,9 +159,14 @@ func (t *Table) WantedPorts() [2048]uint64 {
 	return wanted
 }
 
-// WantsUDP reports whether any filter does.
+// WantsUDP reports whether any filter does, or is to be asked about it.
 func (t *Table) WantsUDP() bool {
-	return slices.ContainsFunc(t.Filters, func(f TableFilter) bool { return slices.Contains(f.Protocols, UDP) })
+	return slices.ContainsFunc(t.Filters, func(f TableFilter) bool { return slices.Contains(f.Protocols, UDP) || f.DropQUIC })
+}
+
+// DropsQUIC reports whether any filter does.
+func (t *Table) DropsQUIC() bool {
+	return slices.ContainsFunc(t.Filters, func(f TableFilter) bool { return f.DropQUIC })
 }
 
 // WantedProtocols returns Protocols or their default.

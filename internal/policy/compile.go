@@ -36,6 +36,7 @@ type Table struct {
 	Filters      []TableFilter
 	NumRedirects int
 	TrackingOff  bool
+	byDomain     map[string][]int // by pattern: the filters that ask for it
 }
 
 // TableProvider is a [Provider] with its place among the filters.
@@ -88,6 +89,12 @@ func Compile(p Policy, ids Identities) (*Table, error) {
 	for i := range t.Providers {
 		owner := &t.Providers[i]
 		owner.Authorizes = t.add(i, filters[owner.Name], Action.authorizes, ids)
+	}
+	t.byDomain = make(map[string][]int)
+	for i := range t.Filters {
+		for _, pattern := range t.Filters[i].Domains {
+			t.byDomain[pattern] = append(t.byDomain[pattern], i)
+		}
 	}
 	return t, nil
 }

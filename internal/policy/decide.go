@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/waybill-net/waybill/internal/domain"
 )
 
 // State of a connection for one provider, as in include/waybill.h.
@@ -67,6 +69,7 @@ func (p *Process) in(cgroups []CgroupID) bool {
 type Query struct {
 	Protocol Protocol
 	Dst      netip.AddrPort
+	Names    []string // that led to the address of Dst
 	Process  Process
 	Origin   Process // without hops: the same as Process
 	Hops     []Hop
@@ -83,11 +86,12 @@ const (
 	Refuse                  // Provider wants it, is down, and blocks
 	Loop                    // Provider wants it, but it has MaxHops hops
 	Forbid                  // Filter of Provider blocks it
+	DropQUIC                // it is UDP, and Provider would get TCP by Filter, which drops QUIC
 )
 
 // String is the word that events have for it.
 func (v Verdict) String() string {
-	names := [...]string{"passed", "redirected", "refused", "looped", "forbidden"}
+	names := [...]string{"passed", "redirected", "refused", "looped", "forbidden", "quic-dropped"}
 	if v < 0 || int(v) >= len(names) {
 		return fmt.Sprintf("Verdict(%d)", int(v))
 	}
@@ -129,6 +133,29 @@ func (t *Table) Decide(q Query) Decision { return t.walk(q, LayerRedirect, func(
 // for the process that connects and, if there are hops, a second time with
 // the one at the start of the chain as Process.
 func (t *Table) Authorize(q Query) Decision { return t.walk(q, LayerAuthorize, func(reply) {}) }
+
+// supposed is the way that TCP would go, for a query about UDP, up to the first
+// filter that drops QUIC. If there is one, UDP has to stay away: DropQUIC. As
+// wb_drops_quic, it takes the proxies on the way for such that set no records,
+// and knows nothing of their processes. down are the providers that can not be
+// reached by TCP.
+func (t *Table) supposed(q Query, down uint64, decide func(Query) Decision) Decision {
+	q.Protocol, q.Down = TCP, down
+	for range MaxProviders {
+		switch d := decide(q); {
+		case d.Verdict == Pass:
+			return Decision{}
+		case t.Filters[d.Filter].DropQUIC:
+			d.Verdict = DropQUIC
+			return d
+		case d.Verdict != Redirect:
+			return Decision{}
+		default:
+			q.Self, q.Hops, q.Process = d.Provider, nil, Process{UID: noUser}
+		}
+	}
+	return Decision{}
+}
 
 // reply is what one provider says to a connection, in one layer.
 type reply struct {
@@ -255,8 +282,21 @@ func (f *TableFilter) mismatch(q *Query) Dimension {
 		return DimCgroup
 	case len(f.OriginalCgroups) > 0 && !q.Origin.in(f.origCgroups):
 		return DimOriginalCgroup
+	case len(f.Domains) > 0 && !f.matchesDomain(q.Names):
+		return DimDomain
 	}
 	return fits
+}
+
+func (f *TableFilter) matchesDomain(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		for pattern := range domain.Patterns(name) {
+			if slices.Contains(f.Domains, pattern) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func (f *TableFilter) matchesAddr(a netip.Addr) bool {

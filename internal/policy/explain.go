@@ -9,6 +9,7 @@ import (
 type Trial struct {
 	Protocol Protocol
 	Dst      netip.AddrPort
+	Names    []string // that led to the address of Dst
 	Client   Subject
 	Proxies  map[string]Subject // by provider: what is known of its proxy's process, beside its cgroup
 	Down     []string           // providers whose proxies do not listen; the others do
@@ -30,9 +31,10 @@ type Subject struct {
 type Explanation struct {
 	Protocol string         `json:"protocol"`
 	Dst      netip.AddrPort `json:"dst"`
+	Names    []string       `json:"names,omitempty"` // that led there
 	Steps    []Step         `json:"steps"`
 	Proxies  []string       `json:"proxies"` // providers whose proxies see it, in order
-	Outcome  string         `json:"outcome"` // of the last step, as events have it: "passed", "forbidden", "refused", "looped"
+	Outcome  string         `json:"outcome"` // of the last step, as events have it: "passed", "forbidden", "quic-dropped", "refused", "looped"
 	Unknown  []Unknown      `json:"unknown,omitempty"`
 }
 
@@ -53,6 +55,7 @@ type Step struct {
 // Inquiry asks the providers, the heaviest first, until one has the last word.
 type Inquiry struct {
 	Layer     Layer    `json:"layer"`
+	AsTCP     bool     `json:"as_tcp,omitempty"`     // about UDP as if it were TCP, for filters that drop QUIC
 	ForOrigin bool     `json:"for_origin,omitempty"` // about the program at the start of the chain as if it were the one that connects
 	Answers   []Answer `json:"answers"`
 	NotAsked  []string `json:"not_asked,omitempty"` // providers behind the one that had the last word

@@ -39,19 +39,26 @@ func (t *Table) begin(trial Trial) (*journey, error) {
 			return nil, fmt.Errorf("explain connection: no provider %q in this policy", name)
 		}
 	}
-	j := &journey{Explanation: Explanation{Protocol: trial.Protocol.String(), Dst: dst, Proxies: []string{}}, table: t, trial: trial}
-	j.query.Protocol, j.query.Dst = trial.Protocol, dst
-	for i := range t.Providers {
-		p := &t.Providers[i]
-		if slices.Contains(trial.Down, p.Name) || !p.Address(trial.Protocol, dst.Addr()).IsValid() {
-			j.query.Down |= 1 << i
-		}
-	}
+	j := &journey{Explanation: Explanation{Protocol: trial.Protocol.String(), Dst: dst, Names: trial.Names, Proxies: []string{}}, table: t, trial: trial}
+	j.query.Protocol, j.query.Dst, j.query.Names = trial.Protocol, dst, trial.Names
+	j.query.Down = t.down(trial, trial.Protocol, dst.Addr())
 	j.enter(party{Subject: trial.Client})
 	j.query.Self = slices.IndexFunc(t.Providers, func(p TableProvider) bool {
 		return p.ID != CgroupID{} && j.query.Process.in([]CgroupID{p.ID})
 	})
 	return j, nil
+}
+
+// down has the providers that can not be given connections to addresses of
+// the family of dst.
+func (t *Table) down(trial Trial, protocol Protocol, dst netip.Addr) (mask uint64) {
+	for i := range t.Providers {
+		p := &t.Providers[i]
+		if slices.Contains(trial.Down, p.Name) || !p.Address(protocol, dst).IsValid() {
+			mask |= 1 << i
+		}
+	}
+	return mask
 }
 
 func (t *Table) index(provider string) int {
@@ -108,6 +115,9 @@ func (j *journey) connect() {
 		step.ProxyOf = j.table.Providers[j.query.Self].Name
 	}
 	d := j.authorize(&step)
+	if d.Verdict == Pass && j.query.Protocol == UDP && j.table.DropsQUIC() {
+		d = j.supposeTCP(&step)
+	}
 	if d.Verdict == Pass {
 		d = j.inquire(&step, LayerRedirect, j.query, j.process)
 		if i := j.table.proxyAt(j.query.Protocol, j.Dst); i >= 0 {
@@ -138,6 +148,17 @@ func (j *journey) authorize(step *Step) Decision {
 		step.Inquiries[1].ForOrigin = true
 	}
 	return d
+}
+
+// supposeTCP asks what would become of TCP, where some filter drops QUIC.
+func (j *journey) supposeTCP(step *Step) Decision {
+	process := j.process
+	return j.table.supposed(j.query, j.table.down(j.trial, TCP, j.Dst.Addr()), func(q Query) Decision {
+		d := j.inquire(step, LayerRedirect, q, process)
+		step.Inquiries[len(step.Inquiries)-1].AsTCP = true
+		process = party{proxyOf: j.table.Providers[d.Provider].Name}
+		return d
+	})
 }
 
 // inquire asks the providers and takes down what they say. process is whom

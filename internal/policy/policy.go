@@ -11,11 +11,14 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/waybill-net/waybill/internal/domain"
 )
 
 // Limits of the kernel programs, as in bpf/abi.h.
@@ -205,6 +208,7 @@ type Filter struct {
 	// a destination inside that space.
 	Destination    []netip.Prefix
 	NotDestination []netip.Prefix
+	Domains        []string // patterns of internal/domain: names that led to the destination, as far as somebody has told
 	Ports          []PortRange
 
 	Programs         []string // paths of the connecting executable
@@ -213,6 +217,11 @@ type Filter struct {
 	Cgroups          []string // directories: the connecting process is there or below
 	OriginalCgroups  []string // the process at the start of the chain was there or below
 	States           []State  // of the connection, for the provider; empty: all in which the action is possible
+
+	// DropQUIC refuses UDP where this filter, which is for TCP, would redirect a
+	// connection or refuse it because the provider is down: QUIC would be a way
+	// around. Programs then use TCP. It is for given Ports only.
+	DropQUIC bool
 
 	Context []byte // of a redirect: for the provider's proxy alone, at most MaxContext bytes
 }
@@ -341,6 +350,19 @@ func (f Filter) check(providers map[string]bool) error {
 	for _, protocol := range f.Protocols {
 		if protocol != TCP && protocol != UDP {
 			return fmt.Errorf("unknown protocol %d", protocol)
+		}
+	}
+	for _, pattern := range f.Domains {
+		if parsed, err := domain.Parse(pattern); err != nil || parsed != pattern {
+			return fmt.Errorf("domain %q is not a pattern of a name in its canonical form: %w", pattern, err)
+		}
+	}
+	if f.DropQUIC {
+		switch {
+		case f.Action != ActionRedirect || slices.Contains(f.Protocols, UDP):
+			return errors.New("QUIC is dropped for filters that redirect TCP and nothing else")
+		case len(f.Ports) == 0:
+			return errors.New("QUIC is dropped for given ports only: all UDP to them is")
 		}
 	}
 	for _, r := range f.Ports {

@@ -120,6 +120,9 @@ func (t *Table) destinations() []Class {
 		if f.Action == ActionRedirect {
 			isRedirect.add(i)
 		}
+		if len(f.Domains) > 0 {
+			continue // it matches no address before somebody tells its name
+		}
 		for _, p := range f.destinations {
 			n := ns.atPrefix(p)
 			n.in = append(n.in, i)

@@ -124,6 +124,8 @@ func (w *witness) mismatch(f *TableFilter) string {
 		return isNot("cgroup", w.process.Cgroup, f.Cgroups)
 	case DimOriginalCgroup:
 		return isNot("original cgroup", w.origin.Cgroup, f.OriginalCgroups)
+	case DimDomain:
+		return isNot("name", strings.Join(w.query.Names, ", "), f.Domains)
 	}
 	return "" // not reached: it does not match
 }

@@ -12,9 +12,9 @@ var (
 	providerFields  = []string{"name", "weight", "proxy", "processes", "on-down", "stuck-after", "emulate", "mode", "open-to"}
 	proxyFields     = []string{"listen", "listen6", "udp", "udp6"}
 	processesFields = []string{"unit", "cgroup", "exec", "user"}
-	filterFields    = []string{"name", "provider", "action", "weight", "match", "context", "context-base64"}
+	filterFields    = []string{"name", "provider", "action", "weight", "match", "quic", "context", "context-base64"}
 	matchFields     = []string{
-		"protocol", "destination", "not-destination", "port", "program", "original-program", "user", "cgroup", "state",
+		"protocol", "destination", "not-destination", "domain", "port", "program", "original-program", "user", "cgroup", "state",
 	}
 )
 

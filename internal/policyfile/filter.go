@@ -3,6 +3,7 @@ package policyfile
 import (
 	"encoding/base64"
 	"net/netip"
+	"slices"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -31,6 +32,7 @@ func (r *reader) filter(n ast.Node) *filter {
 		f.match = r.object(f.values["match"], "match", matchFields...)
 		r.match(f)
 	}
+	r.quic(f)
 	r.context(f)
 	return f
 }
@@ -39,6 +41,11 @@ func (r *reader) match(f *filter) {
 	f.Protocols = r.protocols(f.match)
 	f.Destination = r.prefixes(f.match, "destination")
 	f.NotDestination = r.prefixes(f.match, "not-destination")
+	for _, n := range r.values(f.match, "domain") {
+		if pattern, ok := r.domain(n); ok {
+			f.Domains = append(f.Domains, pattern)
+		}
+	}
 	for _, n := range r.values(f.match, "port") {
 		if p, ok := r.ports(n); ok {
 			f.Ports = append(f.Ports, p)
@@ -106,6 +113,25 @@ func (r *reader) states(f *filter) {
 		f.States = append(f.States, s)
 	}
 }
+
+func (r *reader) quic(f *filter) {
+	n := f.values["quic"]
+	switch f.DropQUIC = r.word(n, "quic", "pass", "drop") == 1; {
+	case !f.DropQUIC:
+		return
+	case f.Action == policy.ActionPermit || f.Action == policy.ActionBlock:
+		r.problem(n, "leave it out; a block of UDP is a filter with protocol: udp", "quic: drop with the action %q", f.Action)
+	case slices.Contains(f.Protocols, policy.UDP):
+		r.problem(n, "leave it out, or udp from protocol: the proxy that takes QUIC need not be without it", "quic: drop in a filter that redirects UDP")
+	case len(f.Ports) == 0 && !f.match.has("port"):
+		r.problem(n, "name those on which servers speak QUIC: port: 443", "quic: drop without a port: all UDP to the filter's ports is refused")
+	}
+	if slices.ContainsFunc(f.Ports, func(p policy.PortRange) bool { return p.First <= portOfDNS && portOfDNS <= p.Last }) && f.DropQUIC {
+		r.warning(n, "take port 53 out of the filter, or give QUIC a filter of its own", "quic: drop refuses all UDP to port 53, which is that of DNS")
+	}
+}
+
+const portOfDNS = 53
 
 func (r *reader) context(f *filter) {
 	plain, encoded := f.values["context"], f.values["context-base64"]

@@ -76,6 +76,10 @@ func TestEveryField(t *testing.T) {
 				Name: "web-too", Provider: "adblock", OriginalPrograms: []string{"/usr/bin/curl"},
 				States: []policy.State{policy.NotRedirected}, Context: []byte("tenant=42"),
 			},
+			{
+				Name: "tcp-only", Provider: "debug", Weight: 1,
+				Domains: []string{"example.com", "*.xn--bcher-kva.example"}, Ports: []policy.PortRange{policy.Port(443)}, DropQUIC: true,
+			},
 			{Name: "everything", Provider: "debug"},
 			{
 				Name: "allowed", Provider: "dlp", Action: policy.ActionPermit, Weight: 2,

@@ -22,6 +22,7 @@ type reach struct {
 	originals []string
 	users     []uint32
 	cgroups   []string
+	domains   []string
 }
 
 // span is a range with both of its ends. Lists of them are sorted, and a gap
@@ -47,6 +48,7 @@ func (s scout) reach(f *filter) *reach {
 		originals: sorted(f.OriginalPrograms),
 		users:     sorted(f.uids),
 		cgroups:   sorted(f.Cgroups),
+		domains:   sorted(f.Domains),
 	}
 	for _, protocol := range f.WantedProtocols() {
 		r.protocols |= protocolBit(protocol)
@@ -124,6 +126,7 @@ func (a *reach) covers(b *reach) bool {
 		includes(a.programs, b.programs) &&
 		includes(a.originals, b.originals) &&
 		includes(a.users, b.users) &&
+		includes(a.domains, b.domains) &&
 		includesCgroups(a.cgroups, b.cgroups)
 }
 

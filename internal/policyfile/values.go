@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/waybill-net/waybill/internal/domain"
 	"github.com/waybill-net/waybill/internal/policy"
 )
 
@@ -59,7 +60,21 @@ func prefixHint(text, hint string) string {
 	if a, err := netip.ParseAddrPort(text); err == nil {
 		return "the port is a field of its own: write destination: " + a.Addr().String() + " and port: " + strconv.Itoa(int(a.Port()))
 	}
-	return hint + "; names of hosts are not looked up"
+	return hint + "; names of hosts are a field of their own: domain"
+}
+
+// domain reads a pattern of names.
+func (r *reader) domain(n ast.Node) (string, bool) {
+	text, ok := r.text(n, "domain", `write a name, or "*." and a name for everything below it`)
+	if !ok {
+		return "", false
+	}
+	pattern, err := domain.Parse(text)
+	if err != nil {
+		r.problem(n, `write a name such as example.com, or "*.example.com" for everything below it`, "bad domain %q: %v", text, err)
+		return "", false
+	}
+	return pattern, true
 }
 
 // ports reads a port or a range of ports.

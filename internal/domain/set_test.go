@@ -1,4 +1,4 @@
-package dns_test
+package domain_test
 
 import (
 	"errors"
@@ -8,20 +8,20 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/waybill-net/waybill/internal/dns"
+	"github.com/waybill-net/waybill/internal/domain"
 )
 
-func rules(t testing.TB, names ...string) *dns.Rules {
+func set(t testing.TB, patterns ...string) *domain.Set {
 	t.Helper()
-	var r dns.Rules
-	if err := r.Add(names...); err != nil {
+	var r domain.Set
+	if err := r.Add(patterns...); err != nil {
 		t.Fatal(err)
 	}
 	return &r
 }
 
 func TestMatch(t *testing.T) {
-	r := rules(t, "ads.example", "*.tracker.example", "Both.Example.", "*.both.example", "*.zone",
+	r := set(t, "ads.example", "*.tracker.example", "Both.Example.", "*.both.example", "*.zone",
 		"bücher.example", "*.BÜCHER.example", "xn--fa-hia.example", "_dmarc.example", "straße.example")
 	for name, want := range map[string]string{
 		"ads.example":                  "ads.example",
@@ -57,9 +57,9 @@ func TestMatch(t *testing.T) {
 			t.Errorf("%s: got %q, %v; want %q", name, rule, ok, want)
 		}
 	}
-	var none dns.Rules
+	var none domain.Set
 	if rule, ok := none.Match("ads.example."); ok {
-		t.Errorf("no rules block by %q", rule)
+		t.Errorf("no rules name by %q", rule)
 	}
 }
 
@@ -80,7 +80,7 @@ ads.example   # the name itself
 fe80::1%lo0 localhost
 ff02::1 ip6-allnodes
 192.0.2.1 server.example`
-	var r dns.Rules
+	var r domain.Set
 	if err := r.Load(strings.NewReader(list)); err != nil {
 		t.Fatal(err)
 	}
@@ -106,30 +106,30 @@ ff02::1 ip6-allnodes
 func TestLoadErrors(t *testing.T) {
 	long := strings.Repeat("a", 64)
 	for line, want := range map[string]string{
-		".ads.example":              `block ".ads.example": begins with a dot; *.ads.example is everything below it`,
-		"*.":                        `block "*.": no name`,
-		".":                         `block ".": no name`,
-		"*":                         `block "*": a * only stands before a name, as in *.example.com`,
-		"ads*.example":              `block "ads*.example": a * only stands before a name, as in *.example.com`,
-		"www.*.example":             `block "www.*.example": a * only stands before a name, as in *.example.com`,
-		"ads..example":              `block "ads..example": two dots with nothing between them`,
-		"ads.example..":             `block "ads.example..": two dots with nothing between them`,
-		long + ".example":           `block "` + long + `.example": label of 64 bytes; one has at most 63`,
-		strings.Repeat("a.", 127):   `block "` + strings.Repeat("a.", 127) + `": `, // 253 bytes are a name
-		strings.Repeat("a.", 128):   `block "` + strings.Repeat("a.", 128) + `": 255 bytes; a name has at most 253`,
-		"https://ads.example/":      `block "https://ads.example/": character ':'`,
-		"||ads.example^":            `block "||ads.example^": character '|'`,
-		"! title":                   `block "! title": more than one word, and the first is no address`,
-		"ads.example tracker":       `block "ads.example tracker": more than one word, and the first is no address`,
-		"192.0.2.1":                 `block "192.0.2.1": an address, not a name`,
-		"2001:db8::1":               `block "2001:db8::1": an address, not a name`,
-		"0.0.0.0 good.example b@d.": `block "b@d.": character '@'`,
-		"\xff.example":              `block "\xff.example": not UTF-8`,
-		"a\x00b.example":            `block "a\x00b.example": character '\x00'`,
-		"xn--ü.example":             `block "xn--ü.example": idna: `,
-		`ads\.example`:              `block "ads\\.example": character '\\'`,
+		".ads.example":              `name ".ads.example": begins with a dot; *.ads.example is everything below it`,
+		"*.":                        `name "*.": no name`,
+		".":                         `name ".": no name`,
+		"*":                         `name "*": a * only stands before a name, as in *.example.com`,
+		"ads*.example":              `name "ads*.example": a * only stands before a name, as in *.example.com`,
+		"www.*.example":             `name "www.*.example": a * only stands before a name, as in *.example.com`,
+		"ads..example":              `name "ads..example": two dots with nothing between them`,
+		"ads.example..":             `name "ads.example..": two dots with nothing between them`,
+		long + ".example":           `name "` + long + `.example": label of 64 bytes; one has at most 63`,
+		strings.Repeat("a.", 127):   `name "` + strings.Repeat("a.", 127) + `": `, // 253 bytes are a name
+		strings.Repeat("a.", 128):   `name "` + strings.Repeat("a.", 128) + `": 255 bytes; a name has at most 253`,
+		"https://ads.example/":      `name "https://ads.example/": character ':'`,
+		"||ads.example^":            `name "||ads.example^": character '|'`,
+		"! title":                   `name "! title": more than one word, and the first is no address`,
+		"ads.example tracker":       `name "ads.example tracker": more than one word, and the first is no address`,
+		"192.0.2.1":                 `name "192.0.2.1": an address, not a name`,
+		"2001:db8::1":               `name "2001:db8::1": an address, not a name`,
+		"0.0.0.0 good.example b@d.": `name "b@d.": character '@'`,
+		"\xff.example":              `name "\xff.example": not UTF-8`,
+		"a\x00b.example":            `name "a\x00b.example": character '\x00'`,
+		"xn--ü.example":             `name "xn--ü.example": idna: `,
+		`ads\.example`:              `name "ads\\.example": character '\\'`,
 	} {
-		var r dns.Rules
+		var r domain.Set
 		err := r.Load(strings.NewReader("first.example\n\n" + line + "\nlast.example\n"))
 		if line == strings.Repeat("a.", 127) {
 			if err != nil {
@@ -145,7 +145,7 @@ func TestLoadErrors(t *testing.T) {
 
 func TestLoadReadError(t *testing.T) {
 	broken := errors.New("broken")
-	var r dns.Rules
+	var r domain.Set
 	err := r.Load(io.MultiReader(strings.NewReader("ads.example\n"), iotest.ErrReader(broken)))
 	if !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "read line 2: ") {
 		t.Errorf("got %v", err)
@@ -169,7 +169,7 @@ func list(n int) string {
 // TestMillion: a look-up allocates no more in a list of a million names than
 // what it returns.
 func TestMillion(t *testing.T) {
-	var r dns.Rules
+	var r domain.Set
 	if err := r.Load(strings.NewReader(list(million))); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func BenchmarkLoadMillion(b *testing.B) {
 	text := list(million)
 	b.ReportAllocs()
 	for b.Loop() {
-		var r dns.Rules
+		var r domain.Set
 		if err := r.Load(strings.NewReader(text)); err != nil {
 			b.Fatal(err)
 		}
@@ -209,7 +209,7 @@ func BenchmarkLoadMillion(b *testing.B) {
 
 func BenchmarkMatch(b *testing.B) {
 	for _, n := range []int{10, million} {
-		var r dns.Rules
+		var r domain.Set
 		if err := r.Load(strings.NewReader(list(n))); err != nil {
 			b.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package dns
+package domain
 
 import (
 	"bufio"
@@ -18,33 +18,33 @@ const (
 	maxLabel = 63
 )
 
-// Add adds rules. Those before one that is wrong stay added.
-func (r *Rules) Add(rules ...string) error {
-	if r.names == nil {
-		r.names = make(map[string]scope, len(rules))
+// Add adds patterns. Those before one that is wrong stay added.
+func (s *Set) Add(patterns ...string) error {
+	if s.names == nil {
+		s.names = make(map[string]scope, len(patterns))
 	}
-	for _, rule := range rules {
-		name, s, err := parse(rule)
+	for _, pattern := range patterns {
+		name, of, err := parse(pattern)
 		if err != nil {
-			return fmt.Errorf("block %q: %w", rule, err)
+			return fmt.Errorf("name %q: %w", pattern, err)
 		}
-		r.names[name] |= s
+		s.names[name] |= of
 	}
 	return nil
 }
 
-// Load adds the rules of a list, one a line. A # begins a comment. Lines of a
-// hosts file that lead nowhere (0.0.0.0 ads.example) block their names, except
+// Load adds the patterns of a list, one a line. A # begins a comment. Lines of a
+// hosts file that lead nowhere (0.0.0.0 ads.example) add their names, except
 // for those that every hosts file has for the machine itself; lines with other
-// addresses block nothing. Rules before a line that is wrong stay added.
-func (r *Rules) Load(list io.Reader) error {
+// addresses add nothing. Patterns before a line that is wrong stay added.
+func (s *Set) Load(list io.Reader) error {
 	lines := bufio.NewScanner(list)
 	n := 0
 	for lines.Scan() {
 		n++
-		rules, err := split(lines.Text())
+		patterns, err := split(lines.Text())
 		if err == nil {
-			err = r.Add(rules...)
+			err = s.Add(patterns...)
 		}
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
@@ -56,7 +56,7 @@ func (r *Rules) Load(list io.Reader) error {
 	return nil
 }
 
-// split finds the rules in a line.
+// split finds the patterns in a line.
 func split(line string) ([]string, error) {
 	line, _, _ = strings.Cut(strings.TrimPrefix(line, "\ufeff"), "#") // Windows' editors begin a file with that mark
 	fields := strings.Fields(line)
@@ -66,17 +66,17 @@ func split(line string) ([]string, error) {
 	addr, err := netip.ParseAddr(fields[0])
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("block %q: more than one word, and the first is no address", strings.TrimSpace(line))
+		return nil, fmt.Errorf("name %q: more than one word, and the first is no address", strings.TrimSpace(line))
 	case !addr.IsUnspecified() && !addr.IsLoopback():
 		return nil, nil
 	}
-	var rules []string
+	var patterns []string
 	for _, name := range fields[1:] {
 		if !isOwn(name) {
-			rules = append(rules, name)
+			patterns = append(patterns, name)
 		}
 	}
-	return rules, nil
+	return patterns, nil
 }
 
 // isOwn: hosts files name the machine, and lists in their form often begin
@@ -85,16 +85,16 @@ func isOwn(name string) bool {
 	return !strings.Contains(name, ".") || name == "localhost.localdomain" || isAddress(name)
 }
 
-func parse(rule string) (string, scope, error) {
-	name, s := rule, itself
-	if suffix, ok := strings.CutPrefix(rule, "*."); ok {
+func parse(pattern string) (string, scope, error) {
+	name, s := pattern, itself
+	if suffix, ok := strings.CutPrefix(pattern, everythingBelow); ok {
 		name, s = suffix, below
 	}
 	name, err := toASCII(name)
 	if err != nil {
 		return "", 0, err
 	}
-	name = canonical(name)
+	name = Canonical(name)
 	return name, s, check(name)
 }
 
