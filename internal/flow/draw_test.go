@@ -63,13 +63,33 @@ func datagrams() flow.Flow {
 	return described(events)
 }
 
+// named is the chain to an address whose name is known, which a proxy has
+// chosen anew.
+func named() flow.Flow {
+	events := chain()
+	for i := range events {
+		if e := &events[i]; e.Dst.IsValid() {
+			e.Name = "www.example.com"
+		}
+	}
+	return described(events)
+}
+
+// dropped is UDP that the program has to do without.
+func dropped() flow.Flow {
+	return assemble(at(0, 0, flow.Event{
+		Kind: flow.QUICDropped, Provider: "dlp", Filter: "web", State: "not-redirected", Protocol: flow.UDP, Dst: origin, Name: "www.example.com",
+		Process: flow.Process{PID: 4711, Comm: "curl"},
+	}))
+}
+
 func TestDraw(t *testing.T) {
 	open := described(chain()[:2])
 	hostile := described(chain()[:1])
 	hostile.Details.Args = []string{"\x1b[2Jgone", "ünï", "日本語", "\u202eevil", "\xff"}
 	for name, f := range map[string]flow.Flow{
 		"chain": described(chain()), "forbidden": forbidden(), "lossy": lossy(), "ambiguous": ambiguous(), "open": open, "hostile": hostile,
-		"udp": datagrams(),
+		"udp": datagrams(), "named": named(), "dropped": dropped(),
 	} {
 		var got bytes.Buffer
 		if err := f.Draw(&got, flow.DrawOptions{}); err != nil {
@@ -87,7 +107,7 @@ func TestTable(t *testing.T) {
 	long.Process.PID = 4194304
 	long.Details.Executable = "/opt/some-company/a-program-with-a-long-name"
 	var got bytes.Buffer
-	if err := flow.Table(&got, []flow.Flow{first, later, long, lossy(), datagrams()}, flow.TableOptions{}); err != nil {
+	if err := flow.Table(&got, []flow.Flow{first, later, long, lossy(), datagrams(), named(), dropped()}, flow.TableOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "table.txt", got.Bytes())

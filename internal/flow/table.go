@@ -77,7 +77,7 @@ func (f *Flow) row(layout string) row {
 		columnTime:        f.Start.Format(layout),
 		columnFlow:        f.ID.String(),
 		columnProgram:     fmt.Sprintf("%s(%d)", clean(f.Program()), f.Process.PID),
-		columnDestination: f.Protocol.endpoint(f.Dst),
+		columnDestination: f.destination(),
 		columnVia:         f.via(),
 		columnOutcome:     string(f.Outcome),
 	}
@@ -91,6 +91,14 @@ func (f *Flow) row(layout string) row {
 		r[columnBytes] = f.Protocol.amount(sent + received)
 	}
 	return r
+}
+
+// destination has the name in the place of the address, if one is known.
+func (f *Flow) destination() string {
+	if f.Name == "" || !f.Dst.IsValid() {
+		return f.Protocol.endpoint(f.Dst)
+	}
+	return fmt.Sprintf("%s:%d%s", clean(f.Name), f.Dst.Port(), f.Protocol.suffix())
 }
 
 // via is the chain in a word: a→b, with those skipped for being down where

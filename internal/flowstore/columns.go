@@ -49,6 +49,7 @@ func derivedColumns(f *flow.Flow) []column {
 		{"protocol", text[flow.Protocol]{&f.Protocol}},
 		{"destination", address{&f.Dst}},
 		{"port", port{&f.Dst}},
+		{"name", text[string]{&f.Name}},
 		{"sent", sent},
 		{"received", received},
 	}
@@ -65,6 +66,7 @@ func hopColumns(id *flow.ID, h *flow.Hop) []column {
 		{"protocol", text[flow.Protocol]{&h.Protocol}},
 		{"destination", address{&h.Dst}},
 		{"port", port{&h.Dst}},
+		{"name", text[string]{&h.Name}},
 		{"kinship", text[flow.Kinship]{&h.Kinship}},
 		{"connected", moment{&h.Connected}},
 		{"accepted", moment{&h.Accepted}},

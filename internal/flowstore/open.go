@@ -20,7 +20,7 @@ const (
 	// applicationID tells our files from other SQLite files: "wbfl".
 	applicationID = 0x7762666c
 
-	schemaVersion = 3
+	schemaVersion = 4
 )
 
 //go:embed schema.sql
@@ -32,8 +32,11 @@ var toVersion2 string
 //go:embed migrate3.sql
 var toVersion3 string
 
+//go:embed migrate4.sql
+var toVersion4 string
+
 // migrations lead to each version from the one before it.
-var migrations = map[int]string{2: toVersion2, 3: toVersion3}
+var migrations = map[int]string{2: toVersion2, 3: toVersion3, 4: toVersion4}
 
 // Parameters of connections. With a write-ahead log and synchronous=normal
 // nothing is lost when the process is killed, and when the power fails the

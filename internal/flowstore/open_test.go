@@ -54,13 +54,43 @@ func TestReopen(t *testing.T) {
 	}
 }
 
+// TestEarlierVersions: what earlier versions wrote is there, and goes on.
+func TestEarlierVersions(t *testing.T) {
+	undo := []string{
+		"ALTER TABLE flows DROP COLUMN name; ALTER TABLE hops DROP COLUMN name; PRAGMA user_version = 3",
+		"ALTER TABLE flows DROP COLUMN protocol; ALTER TABLE hops DROP COLUMN protocol; PRAGMA user_version = 2",
+		`DROP TABLE links; DROP TRIGGER flow_gone;
+			CREATE TRIGGER flow_gone AFTER DELETE ON flows BEGIN DELETE FROM hops WHERE flow = old.id; END;
+			ALTER TABLE hops ADD COLUMN implied INTEGER NOT NULL DEFAULT 0;
+			UPDATE hops SET implied = 1 WHERE kinship = 'implied';
+			ALTER TABLE hops DROP COLUMN kinship; PRAGMA user_version = 1`,
+	}
+	for n := range undo {
+		path := stored(t)
+		for _, statement := range undo[:n+1] {
+			execute(t, path, statement)
+		}
+		s := open(t, flowstore.Options{Path: path})
+		same(t, mustFlow(t, s, 7), assemble(chain(7)))
+		late := chain(201)
+		for i := range late {
+			late[i].Name = "www.example.com"
+		}
+		add(t, s, late...)
+		same(t, mustFlow(t, s, 201), assemble(late))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestOtherFiles: what is not ours is an error and stays as it is.
 func TestOtherFiles(t *testing.T) {
 	newer, foreign := stored(t), filepath.Join(t.TempDir(), "foreign.db")
-	execute(t, newer, "PRAGMA user_version = 4")
+	execute(t, newer, "PRAGMA user_version = 5")
 	execute(t, foreign, "CREATE TABLE recipes (a)")
 	for path, want := range map[string]string{
-		newer:                      "a newer waybill made it: its schema has version 4",
+		newer:                      "a newer waybill made it: its schema has version 5",
 		foreign:                    "not a flow store",
 		t.TempDir():                "flow store",
 		"":                         "no path",

@@ -13,6 +13,7 @@ CREATE TABLE flows (
 	protocol    TEXT,              -- udp; NULL: TCP
 	destination TEXT,
 	port        INTEGER,
+	name        TEXT,              -- that led to destination, as far as it was known
 	sent        INTEGER,           -- bytes; of UDP, datagrams
 	received    INTEGER,
 	executable  TEXT,
@@ -35,6 +36,7 @@ CREATE TABLE hops (
 	protocol        TEXT,     -- as in flows
 	destination     TEXT,
 	port            INTEGER,
+	name            TEXT,     -- as in flows
 	kinship         TEXT,
 	connected       INTEGER,
 	accepted        INTEGER,
