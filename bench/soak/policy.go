@@ -64,7 +64,7 @@ func (s *scene) proxyCommand(name string) string {
 	if name == unaware {
 		return join + "exec haproxy -db -f " + haproxyPath + " >/dev/null"
 	}
-	return join + "exec " + waybillPath + " inspect-proxy " + listen4(name) + " " + listen6(name) + " >/dev/null"
+	return join + "exec " + waybillPath + " proxy " + listen4(name) + " " + listen6(name) + " >/dev/null"
 }
 
 // As in the preset, but for the log.

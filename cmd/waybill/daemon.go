@@ -84,6 +84,9 @@ func runDaemon(ctx context.Context, opts daemon.Options, api apiFlags, stderr io
 	go reloadOnHangup(ctx, d, opts.Log)
 	var serving sync.WaitGroup
 	serving.Go(func() { logError(opts.Log, "serving the API", server.Serve(ctx, l)) })
+	if err := serveNames(ctx, d, opts, &serving); err != nil {
+		return err
+	}
 	if api.metrics != "" {
 		l, err := control.ListenMetrics(api.metrics)
 		if err != nil {
@@ -97,6 +100,16 @@ func runDaemon(ctx context.Context, opts daemon.Options, api apiFlags, stderr io
 	err = d.Work(ctx)
 	sd.SdNotify(false, sd.SdNotifyStopping)
 	return err
+}
+
+func serveNames(ctx context.Context, d *daemon.Daemon, opts daemon.Options, serving *sync.WaitGroup) error {
+	server := d.NamesServer()
+	l, err := server.Listen(filepath.Join(opts.RunDir, filepath.Base(control.DefaultNamesSocket)))
+	if err != nil {
+		return err
+	}
+	serving.Go(func() { logError(opts.Log, "hearing names", server.Serve(ctx, l)) })
+	return nil
 }
 
 func logError(log *slog.Logger, what string, err error) {

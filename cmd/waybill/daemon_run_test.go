@@ -20,12 +20,12 @@ providers:
   - name: dlp
     weight: 2
     proxy: {listen: "127.0.0.1:7001", listen6: "[::1]:7001"}
-    processes: {exec: [WAYBILL, inspect-proxy, "127.0.0.1:7001", "[::1]:7001"], user: nobody}
+    processes: {exec: [WAYBILL, proxy, "127.0.0.1:7001", "[::1]:7001"], user: nobody}
     open-to: [nogroup]
   - name: secret
     weight: 1
     proxy: {listen: "127.0.0.1:7002"}
-    processes: {exec: [WAYBILL, inspect-proxy, "127.0.0.1:7002"], user: nobody}
+    processes: {exec: [WAYBILL, proxy, "127.0.0.1:7002"], user: nobody}
 `
 
 // TestRunThroughDaemon: who is not root sends a program through a provider

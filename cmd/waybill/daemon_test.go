@@ -161,8 +161,8 @@ func (h *daemonHost) policyPath() string { return filepath.Join(h.dir, "policy.y
 func (h *daemonHost) policy(i int) []byte {
 	return fmt.Appendf(nil, `version: 1
 providers:
-  - {name: a, weight: %d, proxy: {listen: "127.0.0.1:7001"}, processes: {exec: [%[2]s, inspect-proxy, "127.0.0.1:7001"]}}
-  - {name: b, weight: %[3]d, proxy: {listen: "127.0.0.1:7002"}, processes: {exec: [%[2]s, inspect-proxy, "127.0.0.1:7002"]}}
+  - {name: a, weight: %d, proxy: {listen: "127.0.0.1:7001"}, processes: {exec: [%[2]s, proxy, "127.0.0.1:7001"]}}
+  - {name: b, weight: %[3]d, proxy: {listen: "127.0.0.1:7002"}, processes: {exec: [%[2]s, proxy, "127.0.0.1:7002"]}}
 filters:
   - {name: to-a, provider: a, weight: %[1]d, match: {port: 8080, destination: "0.0.0.0/0"}}
   - {name: to-b, provider: b, match: {port: [8080, "%[4]d-9000"], destination: "0.0.0.0/0"}}

@@ -63,9 +63,9 @@ error. That of "run" is the command's; see there.`,
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newRun(), newDaemon(), newStatus(), newProviders(), newPolicy(), newFlows(), newTrace(), newDoctor(), newOff(),
+		newRun(), newDaemon(), newStatus(), newProviders(), newPolicy(), newFlows(), newTrace(), newDoctor(), newOff(), newProxy(),
 		newDemo(), newVersion(),
-		newDemoClient(), newDemoProxy(), newInspectProxy(), newMan(), newSOCKSServer(),
+		newDemoClient(), newDemoProxy(), newMan(), newSOCKSServer(),
 	)
 	return root
 }

@@ -278,18 +278,6 @@ func listPresets(out io.Writer) error {
 	return table.Flush()
 }
 
-func newInspectProxy() *cobra.Command {
-	return &cobra.Command{
-		Use:    "inspect-proxy ADDRESS...",
-		Short:  "Run the proxy of the preset inspect",
-		Hidden: true,
-		Args:   cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return preset.RunInspect(cmd.Context(), args, cmd.OutOrStdout())
-		},
-	}
-}
-
 func newSOCKSServer() *cobra.Command {
 	return &cobra.Command{
 		Use:    "socks-server ADDRESS",

@@ -131,7 +131,7 @@ func (c Client) open(ctx context.Context, method, path string, values url.Values
 	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
 	answer, err := transport.RoundTrip(request)
 	if err != nil {
-		return nil, c.noAnswer(err)
+		return nil, noAnswer(c.Socket, err)
 	}
 	if answer.StatusCode != http.StatusOK {
 		defer answer.Body.Close()
@@ -141,8 +141,8 @@ func (c Client) open(ctx context.Context, method, path string, values url.Values
 }
 
 // noAnswer says what to do when the daemon can not be reached.
-func (c Client) noAnswer(err error) error {
-	socket := cmp.Or(c.Socket, DefaultSocket)
+func noAnswer(socket string, err error) error {
+	socket = cmp.Or(socket, DefaultSocket)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return &Error{

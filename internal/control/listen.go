@@ -20,13 +20,17 @@ import (
 // exists. Another that nobody listens on any more is replaced.
 func (s *Server) Listen(path string) (net.Listener, error) {
 	s.findGroup()
+	return listen(path, s.grant)
+}
+
+// listen makes a socket that has its rights before it has its name.
+func listen(path string, grant func(path string) error) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	if err := checkFree(path); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	// It gets its name when it has its rights.
 	unnamed := path + ".new"
 	if err := os.Remove(unnamed); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -36,7 +40,7 @@ func (s *Server) Listen(path string) (net.Listener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
-	err = s.grant(unnamed)
+	err = grant(unnamed)
 	if err == nil {
 		err = os.Rename(unnamed, path)
 	}

@@ -32,7 +32,11 @@ const (
 // ends. It closes l. What is streamed then ends, and runs do.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.findGroup()
-	return serve(ctx, &peerListener{Listener: l, open: make(map[uint32]int)}, s.handler())
+	return servePeers(ctx, l, s.handler())
+}
+
+func servePeers(ctx context.Context, l net.Listener, h http.Handler) error {
+	return serve(ctx, &peerListener{Listener: l, open: make(map[uint32]int)}, h)
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {

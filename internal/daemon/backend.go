@@ -229,6 +229,9 @@ func (b Backend) ApplyPolicy(_ context.Context, name string, yaml []byte) (*cont
 // Explain implements [control.Backend]. Providers that are down are taken for
 // down.
 func (b Backend) Explain(_ context.Context, q explain.Question) (policy.Explanation, error) {
+	if len(q.Names) == 0 {
+		q.Names = b.names.Of(q.Dst.Addr())
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	providers, err := b.providers()

@@ -23,6 +23,7 @@ import (
 	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/flowstore"
 	"github.com/waybill-net/waybill/internal/identity"
+	"github.com/waybill-net/waybill/internal/names"
 	"github.com/waybill-net/waybill/internal/origin"
 	"github.com/waybill-net/waybill/internal/watch"
 )
@@ -96,6 +97,7 @@ type Daemon struct {
 	started time.Time
 	work    atomic.Pointer[context.Context] // of Work
 	engine  *engine.Engine
+	names   *names.Keeper
 	store   atomic.Pointer[flowstore.Store]
 	watcher *watch.Watcher
 	feed    feed
@@ -143,6 +145,9 @@ func (d *Daemon) open() (err error) {
 	}
 	if d.engine, err = d.openEngine(); err != nil {
 		return err
+	}
+	if err := d.openNames(); err != nil {
+		d.log.Error("names are forgotten", "error", err)
 	}
 	if err := d.renewStore(); err != nil {
 		d.log.Error("flows are not written down; trying again", "error", err)
@@ -194,6 +199,7 @@ func (d *Daemon) Work(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.watcher.Run(ctx, d.refresh) })
+	wg.Go(func() { d.names.Run(ctx) })
 	err := d.record(ctx)
 	cancel()
 	return err

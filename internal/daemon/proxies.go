@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
+	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/supervise"
 )
@@ -169,12 +170,14 @@ func (d *Daemon) command(name string, want spec) (supervise.Command, error) {
 			d.log.Warn("a proxy ended", "provider", name, "exit", exit, "restart_in", wait)
 		},
 	}
+	c.Env = os.Environ()
 	if want.User != "" {
 		if c.User, err = supervise.LookupUser(want.User); err != nil {
 			return c, err
 		}
-		c.Env = c.User.Environ(os.Environ())
+		c.Env = c.User.Environ(c.Env)
 	}
+	c.Env = append(c.Env, control.NamesVariable+"="+d.namesSocket())
 	return c, nil
 }
 

@@ -64,9 +64,13 @@ func (d *Daemon) readBatch(events *engine.Events) ([]flow.Event, error) {
 }
 
 // readEvent looks at once who began a flow, and remembers it: many a program
-// has ended by the time its batch is written.
+// has ended by the time its batch is written. The name of a destination is the
+// newest at that time, too.
 func (d *Daemon) readEvent(events *engine.Events) (flow.Event, error) {
 	event, err := events.Read()
+	if err == nil && event.Dst.IsValid() {
+		event.Name = d.names.Newest(event.Dst.Addr())
+	}
 	if err == nil && event.Hop == 0 && event.Process.PID != 0 {
 		d.origins.Details(event.Process)
 	}

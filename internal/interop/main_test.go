@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/waybill-net/waybill/internal/inspect"
 	"github.com/waybill-net/waybill/internal/preset"
 )
 
@@ -38,8 +39,8 @@ func runRole(name string, args []string) bool {
 	defer stop()
 	var err error
 	switch name {
-	case "inspect-proxy":
-		err = preset.RunInspect(ctx, args, os.Stdout)
+	case "proxy":
+		err = inspect.Run(ctx, args, inspect.Options{Output: os.Stdout})
 	case "socks-server":
 		err = preset.RunSOCKS(ctx, args[0])
 	case quicClientRole:

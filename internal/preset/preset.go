@@ -47,7 +47,7 @@ type Option struct {
 
 // presets in the order in which people see them.
 func presets() []*Preset {
-	return []*Preset{inspect(), mitmproxy(), haproxy(), nginx(), squid(), redsocks(), singBox(), envoy()}
+	return []*Preset{inspectPreset(), mitmproxy(), haproxy(), nginx(), squid(), redsocks(), singBox(), envoy()}
 }
 
 // List returns all presets.
@@ -133,6 +133,7 @@ type Site struct {
 	UDP     bool              // on the same addresses
 	Options map[string]string // by [Option.Name]
 	Self    string            // the name by which this program was called
+	Names   string            // socket on which names are told; empty: nobody listens
 }
 
 // Process is a program of a prepared proxy and what it listens on when it is

@@ -7,27 +7,49 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/inspect"
 	"github.com/waybill-net/waybill/internal/policy"
 )
 
-func inspect() *Preset {
+func inspectPreset() *Preset {
 	return &Preset{
 		Name:  "inspect",
-		About: "waybill's own: says what each connection begins with, and passes it on",
+		About: "waybill's own: says what each connection is, and passes it on",
 		UDP:   true,
-		prepare: func(w *workplace) ([]Process, error) {
-			args := []string{"inspect-proxy"}
-			if w.UDP { // before TCP, for which somebody waits
-				for _, a := range w.listens() {
-					args = append(args, forUDP+a.String())
-				}
-			}
-			for _, a := range w.listens() {
-				args = append(args, a.String())
-			}
-			return []Process{{w.self(args...), w.listens()}}, nil
+		Options: []Option{
+			{"block", "nothing", "file with names of hosts, one a line, that are not answered for nor, over QUIC, connected to"},
+			{"answer", "nxdomain", "to questions about them: nxdomain, zero (0.0.0.0 and ::) or refused"},
 		},
+		prepare: prepareInspect,
 	}
+}
+
+func prepareInspect(w *workplace) ([]Process, error) {
+	args := []string{"proxy"}
+	if block := w.Options["block"]; block != "" {
+		list, err := w.copyIn(block, "block.txt")
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--block", list)
+	}
+	if answer := w.Options["answer"]; answer != "" {
+		args = append(args, "--answer", answer)
+	}
+	if w.UDP { // before TCP, for which somebody waits
+		for _, a := range w.listens() {
+			args = append(args, inspect.UDP(a.String()))
+		}
+	}
+	for _, a := range w.listens() {
+		args = append(args, a.String())
+	}
+	c := w.self(args...)
+	if w.Names != "" {
+		c.Env = append(c.Env, control.NamesVariable+"="+w.Names)
+	}
+	return []Process{{c, w.listens()}}, nil
 }
 
 func mitmproxy() *Preset {

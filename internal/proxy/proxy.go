@@ -45,6 +45,11 @@ type Proxy struct {
 	// nobody waits.
 	Inspect func(c *waybill.Conn, first []byte) Verdict
 
+	// Take may take a connection over. It returns false at once, and has done
+	// nothing with the connection, or true when the connection has come to its end.
+	// Nothing else is done about one that it takes, and Report does not hear of it.
+	Take func(context.Context, *waybill.Conn) bool
+
 	// Report hears of every connection.
 	Report func(Event)
 
@@ -130,6 +135,9 @@ func (p *Proxy) handle(ctx context.Context, c *waybill.Conn, urgent *alarm) {
 	// both ends that something is missing, where an orderly end would not.
 	c.SetLinger(0)
 
+	if p.Take != nil && p.Take(ctx, c) {
+		return
+	}
 	e := Event{Conn: c, Start: time.Now()}
 	if e.Err = keepUrgent(c.TCPConn); e.Err != nil {
 		p.report(e)

@@ -10,7 +10,8 @@ import (
 	"errors"
 )
 
-// keys open the Initial packets of a client (RFC 9001, section 5).
+// keys open the Initial packets of one side, or protect them (RFC 9001,
+// section 5).
 type keys struct {
 	aead   cipher.AEAD
 	iv     []byte
@@ -18,20 +19,26 @@ type keys struct {
 	next   uint64 // one more than the largest packet number
 }
 
+// The labels of the two sides' secrets.
+const (
+	clientSide = "client in"
+	serverSide = "server in"
+)
+
 // newKeys fails only where crypto does: a module in FIPS 140 mode refuses
 // secrets that short.
-func newKeys(v version, dcid []byte) (*keys, error) {
+func newKeys(v version, dcid []byte, side string) (*keys, error) {
 	initial, err := hkdf.Extract(sha256.New, dcid, []byte(v.salt))
 	if err != nil {
 		return nil, err
 	}
-	client, err := expandLabel(initial, "client in", sha256.Size)
+	secret, err := expandLabel(initial, side, sha256.Size)
 	if err != nil {
 		return nil, err
 	}
-	key, keyErr := expandLabel(client, v.label+"key", 16)
-	iv, ivErr := expandLabel(client, v.label+"iv", 12)
-	hp, hpErr := expandLabel(client, v.label+"hp", 16)
+	key, keyErr := expandLabel(secret, v.label+"key", 16)
+	iv, ivErr := expandLabel(secret, v.label+"iv", 12)
+	hp, hpErr := expandLabel(secret, v.label+"hp", 16)
 	if err := errors.Join(keyErr, ivErr, hpErr); err != nil {
 		return nil, err
 	}
@@ -60,11 +67,12 @@ func expandLabel(secret []byte, label string, length int) ([]byte, error) {
 	return hkdf.Expand(sha256.New, secret, string(info), length)
 }
 
+// longestNumber: the length of a packet number is protected itself, so the
+// sample for that begins where it would be at the longest.
+const longestNumber = 4
+
 // open returns the frames of a packet, if it was protected with these keys.
 func (k *keys) open(p packet) (frames []byte, ok bool) {
-	// The length of the packet number is protected itself, so the sample begins
-	// where it would be at the longest.
-	const longestNumber = 4
 	protected := p.bytes[p.number:]
 	if len(protected) < longestNumber+aes.BlockSize {
 		return nil, false
@@ -83,14 +91,31 @@ func (k *keys) open(p packet) (frames []byte, ok bool) {
 	}
 	number := k.expandNumber(truncated, length)
 
-	nonce := bytes.Clone(k.iv)
-	binary.BigEndian.PutUint64(nonce[4:], binary.BigEndian.Uint64(nonce[4:])^number)
-	frames, err := k.aead.Open(nil, nonce, protected[length:], header)
+	frames, err := k.aead.Open(nil, k.nonce(number), protected[length:], header)
 	if err != nil {
 		return nil, false
 	}
 	k.next = max(k.next, number+1)
 	return frames, true
+}
+
+func (k *keys) nonce(number uint64) []byte {
+	nonce := bytes.Clone(k.iv)
+	binary.BigEndian.PutUint64(nonce[4:], binary.BigEndian.Uint64(nonce[4:])^number)
+	return nonce
+}
+
+// seal protects the first packet of a side, number 0 in four bytes, whose
+// header ends with them.
+func (k *keys) seal(header, frames []byte) []byte {
+	p := k.aead.Seal(bytes.Clone(header), k.nonce(0), frames, header)
+	var mask [aes.BlockSize]byte
+	k.header.Encrypt(mask[:], p[len(header):][:aes.BlockSize])
+	p[0] ^= mask[0] & 0x0f
+	for i := range longestNumber {
+		p[len(header)-longestNumber+i] ^= mask[1+i]
+	}
+	return p
 }
 
 // expandNumber finds the packet number nearest to the expected one that ends

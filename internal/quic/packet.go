@@ -39,6 +39,7 @@ type packet struct {
 	version version
 	initial bool
 	dcid    []byte
+	scid    []byte
 	bytes   []byte
 	number  int // where in bytes the packet number begins
 }
@@ -65,7 +66,7 @@ func cutPacket(datagram []byte) (p packet, rest []byte, ok bool) {
 		return packet{}, nil, false
 	}
 	end := len(datagram) - len(r.rest)
-	return packet{version: v, initial: initial, dcid: dcid, bytes: datagram[:end], number: number}, r.rest, true
+	return packet{version: v, initial: initial, dcid: dcid, scid: scid, bytes: datagram[:end], number: number}, r.rest, true
 }
 
 // initials are the Initial packets of a datagram that a server looks at: those

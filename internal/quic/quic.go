@@ -48,7 +48,7 @@ type Hello struct {
 // Its zero value is ready to use. It is not safe for concurrent use.
 //
 // It ends with the first hello. Clients may begin more connections from the
-// same port to the same server, under other names: of those it tells nothing.
+// same port to the same server, under other names: see [Flow].
 type Sniffer struct {
 	datagrams int // since the first that was QUIC
 	current   *attempt
@@ -76,8 +76,8 @@ func (s *Sniffer) Add(datagram []byte) (*Hello, error) {
 	if s.hello == nil && s.err == nil && s.datagrams == maxDatagrams {
 		s.err = fmt.Errorf("no complete ClientHello in %d datagrams", maxDatagrams)
 	}
-	if s.hello != nil || s.err != nil {
-		s.current = nil
+	if (s.hello != nil || s.err != nil) && s.current != nil {
+		s.current.crypto = stream{} // it has been read; the keys tell what else belongs to it
 	}
 	return s.hello, s.err
 }
@@ -120,7 +120,7 @@ type attempt struct {
 // newAttempt begins with a packet whose Destination Connection ID the keys of
 // all its packets follow from. Later ones have an ID that the server chose.
 func newAttempt(p packet) (*attempt, error) {
-	k, err := newKeys(p.version, p.dcid)
+	k, err := newKeys(p.version, p.dcid, clientSide)
 	if err != nil {
 		return nil, fmt.Errorf("derive keys from connection ID %x: %w", p.dcid, err)
 	}

@@ -74,6 +74,7 @@ func (l *link) prepare(s *stage, opts Options) error {
 	}
 	name := l.preset.Name
 	site.UDP = opts.UDP && l.preset.UDP
+	site.Names = s.names.socket
 	site.Dir, site.Options, site.Self = filepath.Join(s.work.path, name), opts.Settings[name], os.Args[0]
 	l.listen = site.Listen
 	if l.prepared, err = l.preset.Prepare(site); err != nil {
@@ -83,7 +84,7 @@ func (l *link) prepare(s *stage, opts Options) error {
 	if l.ports, ok = preset.CommonPorts(l.prepared.Ports, opts.Ports); !ok {
 		return fmt.Errorf("put proxy %s in the chain: none of the ports asked for is one that it takes", name)
 	}
-	l.cgroup, err = s.cgroup(name)
+	l.cgroup, err = s.proxyCgroup(name)
 	return err
 }
 

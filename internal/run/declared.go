@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/supervise"
 )
@@ -64,7 +65,7 @@ func (d *declared) start(ctx context.Context, s *stage, opts Options) error {
 }
 
 func (d *declared) command(p *policy.Provider, s *stage, opts Options) (c supervise.Command, err error) {
-	if p.Cgroup, err = s.cgroup(filepath.Join("providers", p.Name)); err != nil {
+	if p.Cgroup, err = s.proxyCgroup(filepath.Join("providers", p.Name)); err != nil {
 		return c, err
 	}
 	c = supervise.Command{
@@ -76,12 +77,14 @@ func (d *declared) command(p *policy.Provider, s *stage, opts Options) (c superv
 	if c.Path, err = exec.LookPath(p.Exec[0]); err != nil {
 		return c, err
 	}
+	c.Env = os.Environ()
 	if p.User != "" {
 		if c.User, err = supervise.LookupUser(p.User); err != nil {
 			return c, err
 		}
-		c.Env = c.User.Environ(os.Environ())
+		c.Env = c.User.Environ(c.Env)
 	}
+	c.Env = append(c.Env, control.NamesVariable+"="+s.names.socket)
 	return c, nil
 }
 

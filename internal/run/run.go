@@ -120,6 +120,8 @@ type stage struct {
 	scope     *cgroup.Temporary
 	work      *workDir
 	engine    *engine.Engine
+	names     *toldNames
+	proxies   []string // cgroups of providers
 	appCgroup string
 }
 
@@ -146,6 +148,9 @@ func newStage(opts Options) (s *stage, err error) {
 	if s.engine, err = engine.Open(engine.Options{Scope: s.scope.Dir}); err != nil {
 		return s, err
 	}
+	if s.names, err = listenNames(s, opts); err != nil {
+		return s, err
+	}
 	s.appCgroup, err = s.cgroup("app")
 	return s, err
 }
@@ -159,9 +164,19 @@ func (s *stage) cgroup(name string) (string, error) {
 	return dir, nil
 }
 
+// proxyCgroup makes one for the processes of a provider.
+func (s *stage) proxyCgroup(name string) (string, error) {
+	dir, err := s.cgroup(name)
+	s.proxies = append(s.proxies, dir)
+	return dir, err
+}
+
 // close takes everything away. Whatever still runs in the scope is killed.
 func (s *stage) close() error {
 	var errs []error
+	if s.names != nil {
+		errs = append(errs, s.names.close())
+	}
 	if s.engine != nil {
 		errs = append(errs, s.engine.Close())
 	}

@@ -1,0 +1,51 @@
+package inspect
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/waybill-net/waybill"
+	"github.com/waybill-net/waybill/internal/dns"
+)
+
+var dst = netip.MustParseAddrPort("192.0.2.1:443")
+
+// FuzzFirstBytes: whatever a program sends first, over TCP, as a datagram or to
+// a resolver, the lines about it are lines of text, and no rule lets a name
+// through that another datagram of the same bytes was stopped for.
+func FuzzFirstBytes(f *testing.F) {
+	for _, first := range []string{
+		"", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\x16\x03\x01\x02\x00\x01", "SSH-2.0-OpenSSH_9\r\n", "PRI * HTTP/2.0\r\n\r\nSM",
+		"\x1b[2J HTTP/1.1\r\n", "\xaa\xbb\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03ads\x07example\x00\x00\x01\x00\x01",
+		"\xaa\xbb\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04a\x1b[J\x00\x00\x01\x00\x01",
+	} {
+		f.Add([]byte(first))
+	}
+	f.Fuzz(func(t *testing.T, first []byte) {
+		var lines strings.Builder
+		s := &service{Options: Options{Output: &lines}, ctx: t.Context()}
+		if err := s.Rules.Add("ads.example", "*.ads.example"); err != nil {
+			t.Fatal(err)
+		}
+		who := source{waybill.Origin{Comm: "p\x1b[2Jrogram"}, dst, "", 0}
+		s.line(who, "%s", protocol(first))
+		talk := &dnsTalk{service: s, who: who}
+		pass, answer := talk.query(first)
+		talk.response(first)
+		if pass == (answer != nil) || !pass && s.Rules.Inspect(first).Kind != dns.Blocked {
+			t.Errorf("passed %t, answer %x", pass, answer)
+		}
+		packets := &quicPackets{service: s, who: who}
+		once, _ := packets.ToServer(first)
+		if again, _ := packets.ToServer(first); again != once {
+			t.Errorf("passed %t, and sent again %t", once, again)
+		}
+		for line := range strings.Lines(lines.String()) {
+			if strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("line %q", line)
+			}
+		}
+	})
+}

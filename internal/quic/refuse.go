@@ -1,0 +1,39 @@
+package quic
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// connectionRefused is an error of the transport (RFC 9000, section 20.1).
+const connectionRefused = 2
+
+// Refuse returns the datagram with which a server ends a connection at once,
+// and says why: as anybody on the way could. The client gives up without
+// waiting for an answer, and goes on to TCP if it has that choice. The reason is
+// cut to what fits.
+func (c *Connection) Refuse(reason string) ([]byte, error) {
+	const longest = 63 // whose length has one byte
+	k, err := newKeys(c.first.version, c.first.dcid, serverSide)
+	if err != nil {
+		return nil, fmt.Errorf("refuse connection %x: %w", c.first.dcid, err)
+	}
+	reason = reason[:min(len(reason), longest)]
+	frames := []byte{frameConnectionClose, connectionRefused, 0, byte(len(reason))}
+	frames = append(frames, reason...)
+
+	const fixedBit = 0x40
+	header := []byte{longHeader | fixedBit | c.first.version.initial<<4 | (longestNumber - 1)}
+	header = binary.BigEndian.AppendUint32(header, c.first.version.number)
+	header = append(header, byte(len(c.first.scid)))
+	header = append(header, c.first.scid...)
+	header = append(header, byte(len(c.first.dcid))) // the server has an ID of its choice, and why not this one
+	header = append(header, c.first.dcid...)
+	header = append(header, 0) // no token
+	header = appendVarint2(header, longestNumber+len(frames)+k.aead.Overhead())
+	header = append(header, make([]byte, longestNumber)...)
+	return k.seal(header, frames), nil
+}
+
+// appendVarint2 writes a number below 2^14 in two bytes.
+func appendVarint2(b []byte, n int) []byte { return binary.BigEndian.AppendUint16(b, 1<<14|uint16(n)) }
