@@ -29,6 +29,9 @@ type Options struct {
 	// Tell is told what resolvers answer, before a program has the answer; nil:
 	// nobody is. It may be called from several goroutines.
 	Tell func(context.Context, dns.Resolved)
+
+	// Ready is called when all addresses are listened on; nil: nobody waits.
+	Ready func()
 }
 
 // forUDP stands before the addresses on which Run takes UDP.
@@ -45,24 +48,22 @@ func Run(ctx context.Context, addresses []string, opts Options) error {
 	s := &service{Options: opts, ctx: ctx}
 	var (
 		serving sync.WaitGroup
-		mu      sync.Mutex
-		errs    []error
+		errs    = make([]error, len(addresses))
 	)
-	for _, address := range addresses {
+	for i, address := range addresses {
 		serve, err := s.listen(ctx, address)
 		if err != nil {
+			errs[i] = err
 			cancel()
-			serving.Wait()
-			return err
+			break
 		}
 		serving.Go(func() {
 			defer cancel() // half a proxy is none
-			if err := serve(ctx); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
+			errs[i] = serve(ctx)
 		})
+	}
+	if s.Ready != nil && ctx.Err() == nil {
+		s.Ready()
 	}
 	serving.Wait()
 	return errors.Join(errs...)

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"strings"
+	"sync"
 
 	"github.com/waybill-net/waybill/internal/quic"
 )
@@ -10,8 +11,9 @@ import (
 type quicPackets struct {
 	service *service
 	who     source
-	flow    quic.Flow
 
+	mu     sync.Mutex
+	flow   quic.Flow
 	isQUIC bool
 	said   *quic.Connection // the last that there was a line about
 }
@@ -19,6 +21,8 @@ type quicPackets struct {
 // ToServer lets go on what it can not read, unless there are rules: then it may
 // be meant to get past them, for no client sends such.
 func (p *quicPackets) ToServer(datagram []byte) (forward bool, answer []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	c := p.flow.Read(datagram)
 	if c == nil {
 		return true, nil
@@ -56,7 +60,12 @@ func (p *quicPackets) ToServer(datagram []byte) (forward bool, answer []byte) {
 	return true, nil
 }
 
-func (p *quicPackets) ToClient([]byte) (forward bool) { return true }
+func (p *quicPackets) ToClient(datagram []byte) (forward bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flow.Reply(datagram)
+	return true
+}
 
 func (p *quicPackets) isDescribed() bool { return p.isQUIC }
 

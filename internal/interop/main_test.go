@@ -45,6 +45,10 @@ func runRole(name string, args []string) bool {
 		err = preset.RunSOCKS(ctx, args[0])
 	case quicClientRole:
 		err = runQUICClient(args[0], args[1], args[2])
+	case quicBlockRole:
+		err = runQUICBlock(ctx, args)
+	case quicNamesRole:
+		err = runQUICNames(args[0], args[1])
 	case quicRelayRole:
 		err = runQUICRelay(ctx, args[0])
 	case clientRole:

@@ -24,6 +24,7 @@ type Connection struct {
 	Barred bool
 
 	first   packet // of its first datagram, of which only the IDs are kept
+	server  []byte // the ID that the server has chosen; nil: it has not answered
 	sniffer Sniffer
 }
 
@@ -58,6 +59,23 @@ func (f *Flow) Read(datagram []byte) *Connection {
 		return c
 	}
 	return nil
+}
+
+// Reply reads a datagram of the server: with which ID it has answered. What it
+// says after the beginning of a connection need not be read.
+func (f *Flow) Reply(datagram []byte) {
+	if len(datagram) == 0 || datagram[0]&longHeader == 0 {
+		return
+	}
+	p, _, ok := cutPacket(datagram)
+	if !ok {
+		return
+	}
+	for _, c := range f.connections {
+		if bytes.Equal(c.first.scid, p.dcid) {
+			c.server = bytes.Clone(p.scid)
+		}
+	}
 }
 
 // find looks for the connection that a packet belongs to. The client changes

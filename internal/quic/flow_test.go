@@ -118,7 +118,9 @@ func TestRefuse(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		config := clientConfig("ads.example", tls.X25519MLKEM768)
-		_, err := quicgo.DialAddr(ctx, server.LocalAddr().String(), config, &quicgo.Config{Versions: []quicgo.Version{version}})
+		client := &quicgo.Transport{Conn: record(t).PacketConn} // with connection IDs, unlike DialAddr
+		defer client.Close()
+		_, err := client.Dial(ctx, server.LocalAddr(), config, &quicgo.Config{Versions: []quicgo.Version{version}})
 		var refused *quicgo.TransportError
 		if !errors.As(err, &refused) || !refused.Remote || refused.ErrorCode != quicgo.ConnectionRefused || refused.ErrorMessage != "ads.example is blocked" {
 			t.Errorf("version %v: got %v", version, err)

@@ -105,10 +105,9 @@ func (k *keys) nonce(number uint64) []byte {
 	return nonce
 }
 
-// seal protects the first packet of a side, number 0 in four bytes, whose
-// header ends with them.
-func (k *keys) seal(header, frames []byte) []byte {
-	p := k.aead.Seal(bytes.Clone(header), k.nonce(0), frames, header)
+// seal protects a packet, whose header ends with its number in four bytes.
+func (k *keys) seal(header, frames []byte, number uint32) []byte {
+	p := k.aead.Seal(bytes.Clone(header), k.nonce(uint64(number)), frames, header)
 	var mask [aes.BlockSize]byte
 	k.header.Encrypt(mask[:], p[len(header):][:aes.BlockSize])
 	p[0] ^= mask[0] & 0x0f

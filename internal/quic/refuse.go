@@ -5,6 +5,10 @@ import (
 	"fmt"
 )
 
+// refusalNumber is that of a packet which no server has sent: one with a number
+// that the client has seen it would take for a copy.
+const refusalNumber = 1 << 20
+
 // connectionRefused is an error of the transport (RFC 9000, section 20.1).
 const connectionRefused = 2
 
@@ -18,6 +22,12 @@ func (c *Connection) Refuse(reason string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("refuse connection %x: %w", c.first.dcid, err)
 	}
+	// The client ignores other IDs than that of the server's first packet, if it
+	// has that. If not, the server has a choice, and why not take this one.
+	id := c.server
+	if id == nil {
+		id = c.first.dcid
+	}
 	reason = reason[:min(len(reason), longest)]
 	frames := []byte{frameConnectionClose, connectionRefused, 0, byte(len(reason))}
 	frames = append(frames, reason...)
@@ -27,12 +37,12 @@ func (c *Connection) Refuse(reason string) ([]byte, error) {
 	header = binary.BigEndian.AppendUint32(header, c.first.version.number)
 	header = append(header, byte(len(c.first.scid)))
 	header = append(header, c.first.scid...)
-	header = append(header, byte(len(c.first.dcid))) // the server has an ID of its choice, and why not this one
-	header = append(header, c.first.dcid...)
+	header = append(header, byte(len(id)))
+	header = append(header, id...)
 	header = append(header, 0) // no token
 	header = appendVarint2(header, longestNumber+len(frames)+k.aead.Overhead())
-	header = append(header, make([]byte, longestNumber)...)
-	return k.seal(header, frames), nil
+	header = binary.BigEndian.AppendUint32(header, refusalNumber)
+	return k.seal(header, frames, refusalNumber), nil
 }
 
 // appendVarint2 writes a number below 2^14 in two bytes.

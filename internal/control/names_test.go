@@ -1,0 +1,126 @@
+package control_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/control/controltest"
+	"github.com/waybill-net/waybill/internal/dns"
+)
+
+// serveNames hears names on a socket of its own.
+func serveNames(t *testing.T, s *control.NamesServer) (socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "waybill-names-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { // others are to be refused by the server, not by the directory
+		t.Fatal(err)
+	}
+	socket = filepath.Join(dir, "names.sock")
+	l, err := s.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := controltest.Within(t, ended, "end of the server"); err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+// TestTell: what is told is learnt when Tell returns, and a client whose server
+// comes back goes on.
+func TestTell(t *testing.T) {
+	var learnt []dns.Resolved
+	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) { learnt = append(learnt, found) }})
+	client := control.NewNamesClient(socket)
+	for _, name := range []string{"www.example.org", "second.example.org"} {
+		found := dns.Resolved{Name: name, Addresses: map[netip.Addr]time.Duration{
+			netip.MustParseAddr("192.0.2.1"): 300 * time.Second, netip.MustParseAddr("2001:db8::1"): 0,
+		}}
+		if err := client.Tell(t.Context(), found); err != nil {
+			t.Fatal(err)
+		}
+		got := learnt[len(learnt)-1]
+		if got.Name != name || len(got.Addresses) != 2 || got.Addresses[netip.MustParseAddr("192.0.2.1")] != 300*time.Second {
+			t.Errorf("learnt %+v", got)
+		}
+	}
+	err := control.NewNamesClient("/nonexistent/names.sock").Tell(t.Context(), dns.Resolved{Name: "a.example"})
+	if err == nil || !strings.Contains(err.Error(), "no daemon listens there") {
+		t.Errorf("without a server: %v", err)
+	}
+}
+
+// TestWhoMayTell: root may, and others if they belong to a provider.
+func TestWhoMayTell(t *testing.T) {
+	may := false
+	var learnt int
+	socket := serveNames(t, &control.NamesServer{
+		MayTell: func(p *control.Peer) bool { return may && p.UID == 65534 },
+		Learn:   func(dns.Resolved) { learnt++ },
+	})
+	tell := func(uid string) string {
+		t.Helper()
+		out, err := exec.Command("setpriv", "--reuid="+uid, "--regid="+uid, "--clear-groups", "curl", "-sS", "--unix-socket", socket,
+			"-d", `{"name": "a.example", "addresses": [{"address": "192.0.2.1", "seconds": 60}]}`, "http://waybill/v1/names").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	for _, step := range []struct {
+		may       bool
+		uid, want string
+		learnt    int
+	}{
+		{false, "0", "{}", 1},
+		{false, "65534", `{"error":"you may not tell names","hint":"a process of a provider may, and root"}`, 1},
+		{true, "65534", "{}", 2},
+	} {
+		may = step.may
+		if got := tell(step.uid); got != step.want || learnt != step.learnt {
+			t.Errorf("user %s: got %s, learnt %d", step.uid, got, learnt)
+		}
+	}
+}
+
+// TestBadNames: nothing is learnt of what makes no sense.
+func TestBadNames(t *testing.T) {
+	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) { t.Errorf("learnt %+v", found) }})
+	many := `{"name": "a.example", "addresses": [` + strings.Repeat(`{"address": "192.0.2.1"}, `, 256) + `{"address": "192.0.2.1"}]}`
+	for body, want := range map[string]string{
+		`{`:                          "read body",
+		`{"nam": "a.example"}`:       "unknown field",
+		`{"name": "a.example"}`:      "0 addresses; want 1 to 256",
+		`{"name": "*.a.example", "addresses": [{"address": "192.0.2.1"}]}`: "is no name of a host",
+		`{"name": "a..example", "addresses": [{"address": "192.0.2.1"}]}`:  "is no name of a host",
+		`{"name": "a.example", "addresses": [{"address": "192.0.2"}]}`:     "read body",
+		`{"name": "a.example", "addresses": [{"address": "0.0.0.0"}]}`:     `address \"0.0.0.0\"`,
+		`{"name": "a.example", "addresses": [{}]}`:                         "address",
+		many:                      "257 addresses",
+		strings.Repeat(" ", 20000): "body of more than",
+	} {
+		cmd := exec.Command("curl", "-sS", "--unix-socket", socket, "--data-binary", "@-", "http://waybill/v1/names")
+		cmd.Stdin = strings.NewReader(body)
+		out, err := cmd.Output()
+		if err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), `"error"`) {
+			t.Errorf("%.60s: got %s, %v; want %s", body, out, err, want)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package interop
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/waybill-net/waybill/internal/engine"
+	"github.com/waybill-net/waybill/internal/inspect"
+	"github.com/waybill-net/waybill/internal/testenv"
+)
+
+// Programs that TestQUICBlocked starts: see TestMain.
+const (
+	quicBlockRole = "quic-block"
+	quicNamesRole = "quic-names"
+)
+
+const blockedName = "ads.example"
+
+// TestQUICBlocked: of several connections that a client makes from one port,
+// those to a blocked name are refused, at once and with the reason, and the
+// others are not.
+func TestQUICBlocked(t *testing.T) {
+	env := testenv.New(t)
+	e, err := engine.Open(engine.Options{Scope: env.Scope})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	authority, cert := newCertificate(t)
+	trusted := t.TempDir() + "/authority.pem"
+	write(t, trusted, authority)
+	if err := e.Apply(quicChain(env, "a")); err != nil {
+		t.Fatal(err)
+	}
+	proxy := env.Start("a", os.Args[0], quicBlockRole, "udp:127.0.0.1:7001", "udp:[::1]:7001")
+	address := net.JoinHostPort(testenv.Outside4.String(), quicPort)
+	serveQUIC(t, env, address, cert)
+	var got []string
+	if err := json.Unmarshal([]byte(env.Run("app", os.Args[0], quicNamesRole, address, trusted)), &got); err != nil {
+		t.Fatal(err)
+	}
+	refused := "CONNECTION_REFUSED (remote): " + blockedName + " is blocked by " + blockedName
+	if want := []string{"", refused, "", refused}; !slices.Equal(got, want) {
+		t.Errorf("connections ended with %q, want %q", got, want)
+	}
+	if line, want := proxy.Stop(syscall.SIGTERM), ": QUIC "+blockedName+": blocked by "+blockedName; !strings.HasSuffix(line, want) {
+		t.Errorf("the proxy's last line is %s; want %s", line, want)
+	}
+	if c, err := e.Counters(); err != nil || c["redirected"] != 1 {
+		t.Errorf("counters %v, %v: it is one flow", c, err)
+	}
+}
+
+func runQUICBlock(ctx context.Context, addresses []string) error {
+	opts := inspect.Options{Output: os.Stdout, Ready: func() { os.Stdout.WriteString("ready\n") }}
+	if err := opts.Rules.Add(blockedName); err != nil {
+		return err
+	}
+	return inspect.Run(ctx, addresses, opts)
+}
+
+// runQUICNames connects four times, in turn to the origin's name and to a
+// blocked one, and prints how each ended.
+func runQUICNames(address, trusted string) error {
+	pem, err := os.ReadFile(trusted)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return errors.New("no certificate in " + trusted)
+	}
+	to, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return err
+	}
+	socket, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return err
+	}
+	transport := &quic.Transport{Conn: socket}
+	defer transport.Close()
+	results := make([]string, 4)
+	for i := range results {
+		name := originName
+		if i%2 == 1 {
+			name = blockedName
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		c, err := transport.Dial(ctx, to, &tls.Config{RootCAs: roots, ServerName: name, NextProtos: []string{quicProtocol}}, nil)
+		cancel()
+		if err != nil {
+			results[i] = err.Error()
+			continue
+		}
+		c.CloseWithError(0, "")
+	}
+	return json.NewEncoder(os.Stdout).Encode(results)
+}
