@@ -11,6 +11,7 @@ import (
 
 	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/control/controltest"
+	"github.com/waybill-net/waybill/internal/dns"
 	"github.com/waybill-net/waybill/internal/flow"
 )
 
@@ -26,7 +27,7 @@ func TestDocument(t *testing.T) {
 	}
 	for _, request := range []string{
 		"GET /v1/version", "GET /v1/status", "GET /v1/providers", "GET /v1/policy", "PUT /v1/policy", "POST /v1/policy/explain",
-		"GET /v1/flows", "GET /v1/flows/ID", "POST /v1/sql", "POST /v1/run", "GET /metrics",
+		"GET /v1/flows", "GET /v1/flows/ID", "POST /v1/sql", "POST /v1/run", "POST /v1/names", "GET /metrics",
 	} {
 		if !strings.Contains(string(text), "## "+request+"\n") && !strings.Contains(string(text), "`"+request+"`") {
 			t.Errorf("%s is not in docs/api.md", request)
@@ -34,11 +35,12 @@ func TestDocument(t *testing.T) {
 	}
 	b := controltest.New(t)
 	socket, _ := controltest.Serve(t, b)
+	names := serveNames(t, &control.NamesServer{Learn: func(dns.Resolved) {}})
 	done := make(chan struct{})
 	defer close(done)
 	go change(b, done)
 	for _, example := range examples {
-		command := strings.ReplaceAll(example[1], control.DefaultSocket, socket)
+		command := strings.NewReplacer(control.DefaultSocket, socket, control.DefaultNamesSocket, names).Replace(example[1])
 		got, err := exec.Command("sh", "-c", command).Output()
 		if len(got) == 0 {
 			t.Errorf("%s\ngot nothing, %v", example[1], err)
