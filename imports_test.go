@@ -16,7 +16,8 @@ func TestImports(t *testing.T) {
 		allowed []string // beside the standard library
 		why     string
 	}{
-		{"", []string{"golang.org/x/sys"}, "whoever imports the library compiles it and x/sys, nothing else"},
+		{"", []string{module + "/internal/datagram", "golang.org/x/sys"}, "whoever imports the library compiles it and x/sys, nothing else"},
+		{"/internal/datagram", []string{"golang.org/x/sys"}, "it is a part of the library"},
 		{"/internal/domain", []string{"golang.org/x/net", "golang.org/x/text"}, "names are texts"},
 		{"/internal/policy", []string{module + "/internal/domain", "golang.org/x/net", "golang.org/x/text"}, "the policy is pure"},
 		{"/internal/flow", nil, "the words for what happens are pure"},
@@ -26,7 +27,7 @@ func TestImports(t *testing.T) {
 		}, "a file is read the same everywhere"},
 		{"/internal/quic", nil, "what a datagram says is read with the standard library alone"},
 		{"/internal/cgroup", nil, "files and processes are the standard library's"},
-		{"/internal/proxy", []string{module, "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
+		{"/internal/proxy", []string{module, module + "/internal/datagram", "golang.org/x/sys"}, "our own proxy has no more than everybody's"},
 		{"/internal/dns", []string{
 			module + "/internal/domain", "github.com/miekg/dns", "github.com/hashicorp/golang-lru/v2",
 			"golang.org/x/net", "golang.org/x/sys", "golang.org/x/text", // also by miekg/dns and idna

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
+	"github.com/waybill-net/waybill/internal/datagram"
 	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/netns"
 	"github.com/waybill-net/waybill/internal/policy"
@@ -27,6 +28,7 @@ const insideVar = "WAYBILL_TEST_SCOPE"
 
 var (
 	origin4   = netip.MustParseAddr("192.0.2.1")
+	beside4   = netip.MustParseAddr("192.0.2.2")
 	origin6   = netip.MustParseAddr("2001:db8::1")
 	proxyAddr = netip.MustParseAddrPort("127.0.0.1:7001")
 )
@@ -49,7 +51,7 @@ func runInside() (int, error) {
 		return 0, err
 	}
 	defer scope.Close()
-	ns, err := netns.New(origin4, origin6)
+	ns, err := netns.New(origin4, beside4, origin6)
 	if err != nil {
 		return 0, err
 	}
@@ -155,28 +157,36 @@ func startPython(program string, args ...string) func() string {
 	}
 }
 
-// serveDatagrams answers on UDP port 80 of one address with what it was sent.
+// serveDatagrams answers on UDP port 80 of one address with what it was sent, as
+// a network would that is congested: ECN-capable datagrams come back marked.
 func serveDatagrams(host string) error {
 	c, err := net.ListenPacket("udp", net.JoinHostPort(host, "80"))
 	if err != nil {
 		return err
 	}
-	go func() {
-		buf := make([]byte, 65536)
-		for {
-			n, from, err := c.ReadFrom(buf)
-			if err != nil {
-				return
+	socket, err := datagram.NewSocket(c.(*net.UDPConn), 4<<20)
+	if err != nil {
+		return err
+	}
+	go socket.Read(func(messages []datagram.Message) bool {
+		for _, m := range messages {
+			for more := true; more; {
+				var first datagram.Message
+				first, m, more = m.Cut()
+				if first.TOS&3 != 0 {
+					first.TOS |= 3
+				}
+				socket.WriteTOS(append([]byte("pong "), first.Data...), first.TOS, first.Peer)
 			}
-			c.WriteTo(append([]byte("pong "), buf[:n]...), from)
 		}
-	}()
+		return true
+	}, func(error) {})
 	return nil
 }
 
 // serveOrigin answers "pong" on port 80.
 func serveOrigin() error {
-	for _, a := range []netip.Addr{origin4, origin6} {
+	for _, a := range []netip.Addr{origin4, beside4, origin6} {
 		if err := serveDatagrams(a.String()); err != nil {
 			return err
 		}

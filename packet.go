@@ -7,20 +7,21 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/waybill-net/waybill/internal/datagram"
 )
 
 // DefaultIdleTimeout ends flows of a [PacketListener].
 const DefaultIdleTimeout = time.Minute
 
-// flowBacklog is how many datagrams wait in a flow for their reader. More are
-// dropped, as a full socket buffer does.
-const flowBacklog = 256
-
-// maxDatagram is the longest that UDP carries.
-const maxDatagram = 65535
+// Room for bursts, as far as the kernel allows: it cuts down what is beyond the
+// sysctls net.core.rmem_max and wmem_max. A buffer that is empty takes no memory.
+const (
+	listenerBuffer = 4 << 20
+	upstreamBuffer = 1 << 20
+)
 
 // PacketListener receives redirected datagrams and sorts them by flow: what
 // one socket of an application and one destination say to each other.
@@ -29,12 +30,23 @@ type PacketListener struct {
 	// long. It is read by AcceptConn. Default DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	conn *net.UDPConn
-	buf  []byte
+	conn   *net.UDPConn
+	socket *datagram.Socket
+
+	// Of AcceptConn alone.
+	opened []opened           // and not returned yet
+	run    []datagram.Message // of one flow
+	now    time.Time
+	sweeps time.Time // when idle flows are looked for next
 
 	mu    sync.Mutex
 	flows map[netip.AddrPort]*PacketConn
-	swept time.Time
+}
+
+// opened is a new flow, or why it could not be opened.
+type opened struct {
+	conn *PacketConn
+	err  error
 }
 
 // ListenPacket listens for redirected datagrams. The network is "udp", "udp4"
@@ -50,12 +62,22 @@ func ListenPacket(ctx context.Context, network, address string) (*PacketListener
 		c.Close()
 		return nil, &OpError{Op: opAccept, Err: errors.New("network " + network + " is not UDP"), kind: ErrNotSupported}
 	}
-	return NewPacketListener(udp), nil
+	l, err := NewPacketListener(udp)
+	if err != nil {
+		udp.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // NewPacketListener takes over a socket that is bound to a proxy's address.
-func NewPacketListener(c *net.UDPConn) *PacketListener {
-	return &PacketListener{conn: c, buf: make([]byte, maxDatagram), flows: make(map[netip.AddrPort]*PacketConn), swept: time.Now()}
+// On an error it is still the caller's.
+func NewPacketListener(c *net.UDPConn) (*PacketListener, error) {
+	socket, err := datagram.NewSocket(c, listenerBuffer)
+	if err != nil {
+		return nil, err
+	}
+	return &PacketListener{conn: c, socket: socket, flows: make(map[netip.AddrPort]*PacketConn)}, nil
 }
 
 // Addr is that of the socket.
@@ -67,9 +89,7 @@ func (l *PacketListener) SyscallConn() (syscall.RawConn, error) { return l.conn.
 // Close ends all flows.
 func (l *PacketListener) Close() error {
 	err := l.conn.Close()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range l.flows {
+	for _, c := range l.remove(func(*PacketConn) bool { return true }) {
 		c.end()
 	}
 	return err
@@ -92,39 +112,68 @@ func (l *PacketListener) Accept() (net.Conn, error) {
 // An error that is not net.ErrClosed is of one flow, whose datagram is lost.
 func (l *PacketListener) AcceptConn() (*PacketConn, error) {
 	for {
-		l.conn.SetReadDeadline(l.sweep())
-		n, from, err := l.conn.ReadFromUDPAddrPort(l.buf)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			continue
-		case err != nil:
+		if len(l.opened) > 0 {
+			o := l.opened[0]
+			l.opened = l.opened[1:]
+			return o.conn, o.err
+		}
+		l.opened = nil
+		l.sweep()
+		l.conn.SetReadDeadline(l.sweeps)
+		err := l.socket.Read(l.handOut, func(error) {}) // of answers to applications that are gone
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
-		peer := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		data := append(make([]byte, 0, n), l.buf[:n]...)
-		if l.deliver(peer, data) {
-			continue
-		}
-		return l.open(peer, data)
 	}
 }
 
-func (l *PacketListener) deliver(peer netip.AddrPort, data []byte) bool {
+// handOut gives each flow what has come for it, all at once, and reports
+// whether to go on.
+func (l *PacketListener) handOut(messages []datagram.Message) bool {
+	l.now = time.Now()
+	for len(messages) > 0 {
+		messages = l.takeRun(messages)
+		peer := l.run[0].Peer
+		c := l.flow(peer)
+		if c == nil {
+			var err error
+			if c, err = l.open(peer); err != nil {
+				l.opened = append(l.opened, opened{err: err})
+				continue
+			}
+			l.opened = append(l.opened, opened{conn: c})
+		}
+		c.deliver(l.run, l.now)
+	}
+	return len(l.opened) == 0 && l.now.Before(l.sweeps)
+}
+
+// takeRun moves the messages of the first one's flow to l.run and returns the
+// others. Both stay in order.
+func (l *PacketListener) takeRun(messages []datagram.Message) (others []datagram.Message) {
+	l.run, others = l.run[:0], messages[:0]
+	peer := messages[0].Peer
+	for _, m := range messages {
+		if m.Peer == peer {
+			l.run = append(l.run, m)
+		} else {
+			others = append(others, m)
+		}
+	}
+	return others
+}
+
+func (l *PacketListener) flow(peer netip.AddrPort) *PacketConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c, ok := l.flows[peer]
-	if ok {
-		c.deliver(data)
-	}
-	return ok
+	return l.flows[peer]
 }
 
-func (l *PacketListener) open(peer netip.AddrPort, data []byte) (*PacketConn, error) {
-	c := &PacketConn{listener: l, peer: peer, in: make(chan []byte, flowBacklog), done: make(chan struct{}), deadline: makeDeadline()}
+func (l *PacketListener) open(peer netip.AddrPort) (*PacketConn, error) {
+	c := newPacketConn(l, peer)
 	if err := c.query(); err != nil && !errors.Is(err, ErrNotRedirected) {
 		return nil, err
 	}
-	c.deliver(data)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flows[peer] = c
@@ -137,190 +186,33 @@ func (l *PacketListener) forget(c *PacketConn) {
 	if l.flows[c.peer] == c {
 		delete(l.flows, c.peer)
 	}
-	c.end()
 }
 
-// sweep ends idle flows, once in a while, and returns when to do so again.
-func (l *PacketListener) sweep() (next time.Time) {
+// sweep ends idle flows, once in a while.
+func (l *PacketListener) sweep() {
+	now := time.Now()
+	if now.Before(l.sweeps) {
+		return
+	}
 	timeout := l.IdleTimeout
 	if timeout <= 0 {
 		timeout = DefaultIdleTimeout
 	}
-	pause := min(time.Second, timeout/4)
+	l.sweeps = now.Add(min(time.Second, timeout/4))
+	for _, c := range l.remove(func(c *PacketConn) bool { return now.Sub(time.Unix(0, c.last.Load())) >= timeout }) {
+		c.end()
+	}
+}
+
+// remove returns the flows that it has removed: they end without the lock.
+func (l *PacketListener) remove(which func(*PacketConn) bool) (removed []*PacketConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
-	if now.Sub(l.swept) >= pause {
-		l.swept = now
-		for peer, c := range l.flows {
-			if now.Sub(time.Unix(0, c.last.Load())) >= timeout {
-				delete(l.flows, peer)
-				c.end()
-			}
+	for peer, c := range l.flows {
+		if which(c) {
+			delete(l.flows, peer)
+			removed = append(removed, c)
 		}
 	}
-	return l.swept.Add(pause)
-}
-
-// PacketConn is a flow, as a connection: Read returns one datagram and Write
-// sends one. What does not fit into the buffer of a Read is lost, as with every
-// socket of UDP. When the flow has been idle for too long, or its listener is
-// closed, Read and Write fail with net.ErrClosed.
-type PacketConn struct {
-	listener *PacketListener
-	peer     netip.AddrPort
-	in       chan []byte
-	done     chan struct{}
-	ended    sync.Once
-	deadline deadline
-	last     atomic.Int64 // when a datagram went either way, since 1970
-
-	records Records
-	context []byte
-	dst     netip.AddrPort
-	origin  Origin
-}
-
-var _ net.Conn = (*PacketConn)(nil)
-
-// query reads the records from a socket that is connected to the peer: that is
-// how the kernel side knows which flow is meant.
-func (c *PacketConn) query() error {
-	udp, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(c.peer))
-	if err != nil {
-		return opError(opAccept, err)
-	}
-	defer udp.Close()
-	if c.records, err = QueryRecords(udp); err != nil {
-		return err
-	}
-	if c.dst, err = OriginalDestination(udp); err != nil {
-		return err
-	}
-	if c.context, err = QueryContext(udp); err != nil && !errors.Is(err, ErrNotRedirected) {
-		return err
-	}
-	c.origin, err = QueryOrigin(udp)
-	return err
-}
-
-func (c *PacketConn) deliver(data []byte) {
-	c.last.Store(time.Now().UnixNano())
-	select {
-	case c.in <- data:
-	default:
-	}
-}
-
-func (c *PacketConn) end() { c.ended.Do(func() { close(c.done) }) }
-
-// Redirected reports whether the flow carries records. One that does not was
-// sent straight to the proxy's own address.
-func (c *PacketConn) Redirected() bool { return len(c.records) > 0 }
-
-// Records returns the records to set on the socket opened in turn. They must
-// not be altered.
-func (c *PacketConn) Records() Records { return c.records }
-
-// Context returns what the provider's filter attached; nil: nothing.
-func (c *PacketConn) Context() []byte { return c.context }
-
-// OriginalDestination returns where the datagrams were going when they were
-// redirected to this proxy; the zero value if they were not.
-func (c *PacketConn) OriginalDestination() netip.AddrPort { return c.dst }
-
-// Origin returns the process at the start of the chain; the zero value if the
-// flow was not redirected.
-func (c *PacketConn) Origin() Origin { return c.origin }
-
-// Read waits for the next datagram.
-func (c *PacketConn) Read(b []byte) (int, error) {
-	select {
-	case data := <-c.in:
-		return copy(b, data), nil
-	default:
-	}
-	select {
-	case data := <-c.in:
-		return copy(b, data), nil
-	case <-c.done:
-		return 0, c.opError("read", net.ErrClosed)
-	case <-c.deadline.passed():
-		return 0, c.opError("read", os.ErrDeadlineExceeded)
-	}
-}
-
-// Write sends a datagram to the application. It does not wait.
-func (c *PacketConn) Write(b []byte) (int, error) {
-	select {
-	case <-c.done:
-		return 0, c.opError("write", net.ErrClosed)
-	default:
-	}
-	c.last.Store(time.Now().UnixNano())
-	return c.listener.conn.WriteToUDPAddrPort(b, c.peer)
-}
-
-// Close ends the flow for this side. A datagram that comes for it later begins
-// a new one.
-func (c *PacketConn) Close() error {
-	c.listener.forget(c)
-	return nil
-}
-
-// LocalAddr is the proxy's.
-func (c *PacketConn) LocalAddr() net.Addr { return c.listener.Addr() }
-
-// RemoteAddr is the address by which the proxy knows the flow: no other one
-// has it.
-func (c *PacketConn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.peer) }
-
-// SetDeadline is SetReadDeadline: nothing else waits.
-func (c *PacketConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
-
-// SetReadDeadline makes Read fail from t on; zero: never.
-func (c *PacketConn) SetReadDeadline(t time.Time) error {
-	c.deadline.set(t)
-	return nil
-}
-
-// SetWriteDeadline does nothing.
-func (c *PacketConn) SetWriteDeadline(time.Time) error { return nil }
-
-func (c *PacketConn) opError(op string, err error) error {
-	return &net.OpError{Op: op, Net: "udp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
-}
-
-// deadline is a channel that is closed at a time which can be moved.
-type deadline struct {
-	mu    sync.Mutex
-	timer *time.Timer
-	done  chan struct{}
-}
-
-func makeDeadline() deadline { return deadline{done: make(chan struct{})} }
-
-func (d *deadline) passed() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.done
-}
-
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.timer != nil && !d.timer.Stop() {
-		<-d.done // it is just being closed
-	}
-	d.timer = nil
-	select {
-	case <-d.done:
-		d.done = make(chan struct{})
-	default:
-	}
-	if t.IsZero() {
-		return
-	}
-	done := d.done
-	d.timer = time.AfterFunc(max(0, time.Until(t)), func() { close(done) })
+	return removed
 }

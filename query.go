@@ -2,6 +2,7 @@ package waybill
 
 import (
 	"net/netip"
+	"slices"
 	"syscall"
 )
 
@@ -19,14 +20,15 @@ import (
 // not consume them.
 func QueryRecords(c syscall.Conn) (Records, error) {
 	b, err := query(c, opQueryRecords, optRecords, make([]byte, recordsMax))
-	return Records(b), err
+	return Records(slices.Clone(b)), err // what is kept for as long as a connection is to be no longer than it must be
 }
 
 // QueryContext reads the bytes that the provider's filter attached for its
 // own proxy. It fails with ErrNotRedirected if there are none, or if the
 // calling process belongs to another provider.
 func QueryContext(c syscall.Conn) ([]byte, error) {
-	return query(c, opQueryContext, optContext, make([]byte, contextMax))
+	b, err := query(c, opQueryContext, optContext, make([]byte, contextMax))
+	return slices.Clone(b), err
 }
 
 // OriginalDestination reads where the connection was going before it was

@@ -105,15 +105,15 @@ func TestBadNames(t *testing.T) {
 	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) { t.Errorf("learnt %+v", found) }})
 	many := `{"name": "a.example", "addresses": [` + strings.Repeat(`{"address": "192.0.2.1"}, `, 256) + `{"address": "192.0.2.1"}]}`
 	for body, want := range map[string]string{
-		`{`:                          "read body",
-		`{"nam": "a.example"}`:       "unknown field",
-		`{"name": "a.example"}`:      "0 addresses; want 1 to 256",
+		`{`:                     "read body",
+		`{"nam": "a.example"}`:  "unknown field",
+		`{"name": "a.example"}`: "0 addresses; want 1 to 256",
 		`{"name": "*.a.example", "addresses": [{"address": "192.0.2.1"}]}`: "is no name of a host",
 		`{"name": "a..example", "addresses": [{"address": "192.0.2.1"}]}`:  "is no name of a host",
 		`{"name": "a.example", "addresses": [{"address": "192.0.2"}]}`:     "read body",
 		`{"name": "a.example", "addresses": [{"address": "0.0.0.0"}]}`:     `address \"0.0.0.0\"`,
 		`{"name": "a.example", "addresses": [{}]}`:                         "address",
-		many:                      "257 addresses",
+		many:                       "257 addresses",
 		strings.Repeat(" ", 20000): "body of more than",
 	} {
 		cmd := exec.Command("curl", "-sS", "--unix-socket", socket, "--data-binary", "@-", "http://waybill/v1/names")

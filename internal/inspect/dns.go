@@ -80,13 +80,14 @@ func (t *dnsTalk) response(message []byte) {
 // dnsPackets is DNS over UDP.
 type dnsPackets struct{ dnsTalk }
 
-func (p *dnsPackets) ToServer(datagram []byte) (forward bool, answer []byte) {
-	return p.query(datagram)
+func (p *dnsPackets) ToServer(datagram []byte) (forward, more bool, answer []byte) {
+	forward, answer = p.query(datagram)
+	return forward, true, answer
 }
 
-func (p *dnsPackets) ToClient(datagram []byte) (forward bool) {
+func (p *dnsPackets) ToClient(datagram []byte) (forward, more bool) {
 	p.response(datagram)
-	return true
+	return true, true
 }
 
 func (p *dnsPackets) isDescribed() bool { return true }

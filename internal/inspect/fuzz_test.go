@@ -38,8 +38,8 @@ func FuzzFirstBytes(f *testing.F) {
 			t.Errorf("passed %t, answer %x", pass, answer)
 		}
 		packets := &quicPackets{service: s, who: who}
-		once, _ := packets.ToServer(first)
-		if again, _ := packets.ToServer(first); again != once {
+		once, _, _ := packets.ToServer(first)
+		if again, _, _ := packets.ToServer(first); again != once {
 			t.Errorf("passed %t, and sent again %t", once, again)
 		}
 		for line := range strings.Lines(lines.String()) {

@@ -18,53 +18,64 @@ type quicPackets struct {
 	said   *quic.Connection // the last that there was a line about
 }
 
-// ToServer lets go on what it can not read, unless there are rules: then it may
-// be meant to get past them, for no client sends such.
-func (p *quicPackets) ToServer(datagram []byte) (forward bool, answer []byte) {
+// ToServer looks for names for as long as there are some to block. Without, the
+// first is enough, or that there is none.
+func (p *quicPackets) ToServer(datagram []byte) (forward, more bool, answer []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	blocks := p.service.Rules.Len() > 0
 	c := p.flow.Read(datagram)
 	if c == nil {
-		return true, nil
+		return true, blocks, nil
 	}
 	p.isQUIC = true
-	isNew := c != p.said && (c.Hello != nil || c.Err != nil)
-	if isNew {
+	forward, answer = p.judge(c)
+	isRead := c.Hello != nil || c.Err != nil
+	if isRead && c != p.said {
 		p.said = c
+		p.service.line(p.who, "QUIC %s", p.describe(c))
 	}
+	return forward, blocks || !isRead, answer
+}
+
+// judge lets go on what it can not read, unless there are names to block: then
+// it may be meant to get past them, for no client sends such.
+func (p *quicPackets) judge(c *quic.Connection) (forward bool, answer []byte) {
 	switch {
 	case c.Err != nil:
-		if isNew {
-			p.service.line(p.who, "QUIC: %v", c.Err)
-		}
 		return p.service.Rules.Len() == 0, nil
 	case c.Hello == nil:
 		return true, nil
 	}
-	name := c.Hello.ServerName
-	rule, blocked := p.service.Rules.Match(name)
-	switch {
-	case blocked:
-		c.Barred = true
-		if isNew {
-			p.service.line(p.who, "QUIC %s: blocked by %s", clean(name), rule)
-		}
-		answer, err := c.Refuse(name + " is blocked by " + rule)
-		if err != nil {
-			p.service.line(p.who, "QUIC: %v", err)
-		}
-		return false, answer
-	case isNew:
-		p.service.line(p.who, "QUIC %s", describeHello(c.Hello))
+	rule, blocked := p.service.Rules.Match(c.Hello.ServerName)
+	if !blocked {
+		return true, nil
 	}
-	return true, nil
+	c.Barred = true
+	answer, err := c.Refuse(c.Hello.ServerName + " is blocked by " + rule)
+	if err != nil {
+		p.service.line(p.who, "QUIC: %v", err) // the client then hears nothing
+	}
+	return false, answer
 }
 
-func (p *quicPackets) ToClient(datagram []byte) (forward bool) {
+// describe says what there is to know of a connection.
+func (p *quicPackets) describe(c *quic.Connection) string {
+	if c.Err != nil {
+		return "that can not be read: " + c.Err.Error()
+	}
+	if rule, blocked := p.service.Rules.Match(c.Hello.ServerName); blocked {
+		return clean(c.Hello.ServerName) + ": blocked by " + rule
+	}
+	return describeHello(c.Hello)
+}
+
+// ToClient looks for what a refusal has to know.
+func (p *quicPackets) ToClient(datagram []byte) (forward, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.flow.Reply(datagram)
-	return true
+	return true, p.service.Rules.Len() > 0
 }
 
 func (p *quicPackets) isDescribed() bool { return p.isQUIC }

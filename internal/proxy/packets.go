@@ -20,19 +20,22 @@ type Packets struct {
 	Inspect func(*waybill.PacketConn) PacketInspector
 
 	// Report is told of each flow when its first datagram has been forwarded,
-	// or could not be.
+	// or could not be; and once more, without First, of the first error that
+	// comes later, such as that nobody listens at the destination. The flow
+	// goes on then.
 	Report func(PacketEvent)
 }
 
-// PacketInspector looks at each datagram of one flow before it is forwarded.
-// Both of its methods may be called at once, each of them by one goroutine.
+// PacketInspector looks at each datagram of one flow before it is forwarded,
+// for as long as it wants to see more: what nobody looks at is faster. Both of
+// its methods may be called at once, each of them by one goroutine.
 type PacketInspector interface {
 	// ToServer decides about a datagram of the application. What it answers
 	// goes to the application; nil is nothing.
-	ToServer(datagram []byte) (forward bool, answer []byte)
+	ToServer(datagram []byte) (forward, more bool, answer []byte)
 
 	// ToClient decides about one of the other side.
-	ToClient(datagram []byte) (forward bool)
+	ToClient(datagram []byte) (forward, more bool)
 }
 
 // PacketEvent is what became of a flow.
@@ -68,94 +71,100 @@ func (p *Packets) Serve(ctx context.Context, l *waybill.PacketListener) error {
 func (p *Packets) handle(ctx context.Context, c *waybill.PacketConn) {
 	defer c.Close()
 	e := PacketEvent{Conn: c}
-	var toServer, toClient func([]byte) bool
+	var toServer, toClient waybill.See
 	if p.Inspect != nil {
 		e.Inspector = p.Inspect(c)
 	}
 	if e.Inspector != nil {
 		toServer, toClient = answering(e.Inspector, c), e.Inspector.ToClient
 	}
-	buf := make([]byte, maxDatagram)
-	upstream := p.forward(ctx, &e, buf, toServer)
-	if p.Report != nil && (e.First != nil || e.Err != nil) {
-		p.Report(e)
-	}
-	if upstream == nil {
+	relay, toServer := p.begin(ctx, e, toServer)
+	if relay == nil {
 		return
 	}
-	var back sync.WaitGroup
-	back.Go(func() {
-		relayDatagrams(c, upstream, make([]byte, maxDatagram), toClient)
-		c.Close()
-	})
-	relayDatagrams(upstream, c, buf, toServer)
-	upstream.Close()
-	back.Wait()
+	relay.SeeSent, relay.SeeReceived = toServer, toClient
+	told := false
+	relay.Failed = func(err error) {
+		if !told {
+			p.report(PacketEvent{Conn: c, Inspector: e.Inspector, Err: err})
+		}
+		told = true
+	}
+	relay.Run()
 }
 
 // answering asks the inspector about what the application sends.
-func answering(i PacketInspector, c *waybill.PacketConn) func([]byte) bool {
-	return func(datagram []byte) bool {
-		forward, answer := i.ToServer(datagram)
+func answering(i PacketInspector, c *waybill.PacketConn) waybill.See {
+	return func(datagram []byte) (forward, more bool) {
+		forward, more, answer := i.ToServer(datagram)
 		if answer != nil {
 			c.Write(answer) // that is lost if it can not be sent, as any datagram
 		}
-		return forward
+		return forward, more
 	}
 }
 
-// forward takes a flow to the point where relaying can begin, which is the
-// first datagram that is to be forwarded, and fills in the event. It returns nil
-// if the flow goes no further.
-func (p *Packets) forward(ctx context.Context, e *PacketEvent, buf []byte, see func([]byte) bool) *net.UDPConn {
-	first, err := readForwarded(e.Conn, buf, see)
+// begin forwards the first datagram that is to be, and reports it. It returns
+// nil if the flow goes no further, and see as long as that wants to see more.
+func (p *Packets) begin(ctx context.Context, e PacketEvent, see waybill.See) (*waybill.PacketRelay, waybill.See) {
+	buf := datagrams.Get().(*[maxDatagram]byte)
+	defer datagrams.Put(buf)
+	first, tos, see, err := readFirstDatagram(e.Conn, buf[:], see)
 	if errors.Is(err, net.ErrClosed) {
-		return nil // nothing of it was
+		return nil, nil // nothing of it was to be forwarded
 	}
-	if err != nil {
-		e.Err = err
-		return nil
+	e.First, e.Err = first, err
+	var relay *waybill.PacketRelay
+	if err == nil {
+		relay = p.forward(ctx, &e, tos)
 	}
-	e.First = first
+	p.report(e)
+	return relay, see
+}
+
+// readFirstDatagram reads until a datagram is to be forwarded.
+func readFirstDatagram(c *waybill.PacketConn, buf []byte, see waybill.See) ([]byte, uint8, waybill.See, error) {
+	for {
+		n, tos, err := c.ReadTOS(buf)
+		if err != nil || see == nil {
+			return buf[:n], tos, see, err
+		}
+		forward, more := see(buf[:n])
+		if !more {
+			see = nil
+		}
+		if forward {
+			return buf[:n], tos, see, nil
+		}
+	}
+}
+
+// forward takes a flow to the point where relaying can begin and fills in the
+// event. It returns nil if the flow goes no further. That a datagram could not
+// be sent is no reason: another one may be.
+func (p *Packets) forward(ctx context.Context, e *PacketEvent, tos uint8) *waybill.PacketRelay {
 	upstream, err := p.Dialer.DialOriginalPacket(ctx, e.Conn)
 	if err != nil {
 		e.Err = err
 		return nil
 	}
-	if _, err := upstream.Write(e.First); err != nil {
+	relay, err := waybill.NewPacketRelay(e.Conn, upstream)
+	if err != nil {
 		e.Err = err
 		upstream.Close()
 		return nil
 	}
-	return upstream
+	e.Err = relay.Send(e.First, tos)
+	return relay
 }
 
-// readForwarded reads until a datagram is to be forwarded.
-func readForwarded(c net.Conn, buf []byte, see func([]byte) bool) ([]byte, error) {
-	for {
-		n, err := c.Read(buf)
-		if err != nil || see == nil || see(buf[:n]) {
-			return buf[:n], err
-		}
+func (p *Packets) report(e PacketEvent) {
+	if p.Report != nil {
+		p.Report(e)
 	}
 }
 
 const maxDatagram = 65535
 
-// relayDatagrams copies one direction until one of the two ends, but for what
-// see, if there is one, holds back. What can not be sent is lost, as on any way of a
-// datagram.
-func relayDatagrams(dst, src net.Conn, buf []byte, see func([]byte) bool) {
-	for {
-		n, err := src.Read(buf)
-		if err != nil {
-			return
-		}
-		if see != nil && !see(buf[:n]) {
-			continue
-		}
-		if _, err := dst.Write(buf[:n]); errors.Is(err, net.ErrClosed) {
-			return
-		}
-	}
-}
+// datagrams are lent to flows while they begin: later they hold none.
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}

@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 func play() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if os.Getenv(roleVar) == packetsRole {
+		return playPackets(ctx)
+	}
 	l, err := waybill.Listen(ctx, "tcp", "127.0.0.1:7001")
 	if err != nil {
 		return err
@@ -70,9 +73,12 @@ func startRole(t *testing.T, role string) (*testenv.Env, *testenv.Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close() })
+	listen := netip.MustParseAddrPort("127.0.0.1:7001")
 	err = e.Apply(policy.Policy{
-		Providers: []policy.Provider{{Name: "a", Listen: netip.MustParseAddrPort("127.0.0.1:7001"), Cgroup: env.Cgroup("a")}},
-		Filters:   []policy.Filter{{Provider: "a", Ports: []policy.PortRange{policy.Port(80)}}},
+		Providers: []policy.Provider{{Name: "a", Listen: listen, UDP: listen, Cgroup: env.Cgroup("a")}},
+		Filters: []policy.Filter{{
+			Provider: "a", Protocols: []policy.Protocol{policy.TCP, policy.UDP}, Ports: []policy.PortRange{policy.Port(80)},
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)
