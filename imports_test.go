@@ -36,6 +36,12 @@ func TestImports(t *testing.T) {
 			module + "/internal/policy", module + "/internal/domain", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
 			"github.com/cilium/ebpf", "golang.org/x/sys", "golang.org/x/net", "golang.org/x/text",
 		}, "the engine knows nothing of what is built on it"},
+		{"/internal/routes", []string{
+			module + "/internal/engine", module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
+			"github.com/cilium/ebpf", // by the engine
+			"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/mdlayher/netlink", "github.com/mdlayher/socket",
+			"go4.org/netipx", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys",
+		}, "routes are the kernel's: nobody else is asked about them"},
 		{"/internal/flowstore", []string{
 			module + "/internal/flow", "modernc.org", "github.com/hashicorp/golang-lru/v2",
 			"github.com/dustin/go-humanize", "github.com/google/uuid", "github.com/mattn/go-isatty", "github.com/ncruces/go-strftime",

@@ -327,6 +327,41 @@ struct wb_destination_key {
 	__u32 reserved;
 };
 
+/* What was told last of a socket's datagrams to a destination that did not go to a proxy. */
+struct wb_told {
+	__u64 time;
+	__u64 bypassed;
+	__u64 shadowed;
+	__u64 excluded;
+	__u32 generation; /* of the policy */
+	__u16 verdict;    /* enum wb_verdict */
+	__u16 filter;
+};
+
+/* Finds what is known of the way to an address, by its longest prefix. */
+struct wb_source_key {
+	__u32 prefix_bits; /* of what follows */
+	__u32 reserved;
+	__u64 netns_cookie;
+	__be32 addr[4];
+};
+
+#define WB_SOURCE_FIXED_BITS 96
+
+enum wb_source_kind {
+	WB_SOURCE_UNKNOWN,
+	WB_SOURCE_ADDRESS,
+	WB_SOURCE_DESTINATION, /* the destination's own: the prefix is local as a whole */
+	WB_SOURCE_UNREACHABLE, /* there is no way */
+};
+
+/* The source that the kernel gives to what leaves for a prefix. */
+struct wb_source {
+	__be32 addr[4];
+	__u32 kind;  /* enum wb_source_kind */
+	__u32 error; /* that connect() ends with, if there is no way */
+};
+
 /* What a client's UDP socket knows of its peers, by their names: see wb_name_peer(). */
 struct wb_peers {
 	__u64 oldest;
@@ -400,6 +435,7 @@ enum wb_counter {
 	WB_DOWN_STUCK,            /* down: the proxy listens but does not accept */
 	WB_DOWN_BACKLOG_FULL,     /* down: the proxy's queue of connections to accept is full */
 	WB_DESTINATION_REFUSES,   /* not redirected: connect() fails by itself, as nothing listens on loopback there */
+	WB_DESTINATION_UNROUTED,  /* refused: connect() of UDP without us fails, as there is no route */
 	WB_REFUSED_NO_MEMORY,     /* refused: no memory for the socket's records */
 	WB_REFUSED_OVER_SHARE,    /* refused: the user has his share of the in-flight map in use */
 	WB_DEPARTED,              /* records put in flight */

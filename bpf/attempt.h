@@ -127,6 +127,46 @@ static __always_inline bool wb_is_worth_telling(const struct wb_query *query, co
 	return d->verdict != WB_PASS || records || d->bypassed | d->shadowed | (query->self >= 0 ? d->excluded : 0);
 }
 
+#define WB_TELL_AGAIN (60 * 1000000000ULL)
+
+static const struct wb_told wb_nothing_told;
+
+/*
+ * Whether there is anything new to tell of a datagram. Where it goes to a proxy,
+ * that begins a flow, which is told once. Where it does not, nothing else tells
+ * the next one from it, and a program can try a million times a second: so that
+ * is told once, too, again when it is another thing, and once a minute.
+ */
+static __noinline bool wb_is_news(struct wb_attempt *a)
+{
+	struct wb_destination_key key = { .cookie = bpf_get_socket_cookie(a->ctx), .dst = a->query.dst };
+	const struct wb_decision *d = &a->decision;
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct wb_told *t;
+
+	if (d->verdict == WB_REDIRECT) {
+		bpf_map_delete_elem(&told, &key);
+		return true;
+	}
+	t = bpf_map_lookup_elem(&told, &key);
+	if (t && now - t->time < WB_TELL_AGAIN && t->generation == a->policy->generation && t->verdict == d->verdict &&
+	    t->filter == d->filter && t->bypassed == d->bypassed && t->shadowed == d->shadowed &&
+	    t->excluded == d->excluded)
+		return false;
+	if (!t && !bpf_map_update_elem(&told, &key, &wb_nothing_told, BPF_ANY))
+		t = bpf_map_lookup_elem(&told, &key);
+	if (t) {
+		t->time = now;
+		t->generation = a->policy->generation;
+		t->verdict = d->verdict;
+		t->filter = d->filter;
+		t->bypassed = d->bypassed;
+		t->shadowed = d->shadowed;
+		t->excluded = d->excluded;
+	}
+	return true;
+}
+
 /*
  * Describe what became of the connect(). `records` are those of the socket,
  * with the hop that was just added; NULL: it has none. Of o only the cookie of

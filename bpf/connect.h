@@ -7,6 +7,7 @@
 #include "candidate.h"
 #include "listener.h"
 #include "peer.h"
+#include "source.h"
 
 #define WB_LOOPBACK_IFINDEX 1 /* in every network namespace */
 
@@ -166,6 +167,17 @@ static long wb_try(__u32 round, struct wb_attempt *a)
 		a->decision.verdict = WB_PASS;
 		return 1;
 	}
+	/*
+	 * Programs connect() with UDP to find out about routes; a proxy of TCP may know a way that we do not.
+	 * Refused, not let go: should there be a route by now, nothing goes past a proxy.
+	 */
+	if (!round && wb_is_udp(a) && !a->datagram) {
+		a->error = wb_route_error(a->ctx, &a->query.dst);
+		if (a->error) {
+			a->decision.verdict = WB_PASS;
+			return 1;
+		}
+	}
 	why = wb_probe(a->ctx, a->policy, &a->query, &a->decision);
 	if (why == WB_REACHABLE)
 		return 1;
@@ -279,6 +291,22 @@ static __always_inline int wb_refuse(int error)
 {
 	bpf_set_retval(-error);
 	return 0;
+}
+
+/* As fib_props[] has them, which the kernel's answer comes from. */
+static __always_inline int wb_refuse_unrouted(__u32 error)
+{
+	wb_count(WB_DESTINATION_UNROUTED);
+	switch (error) {
+	case EHOSTUNREACH:
+		return wb_refuse(EHOSTUNREACH);
+	case EACCES:
+		return wb_refuse(EACCES);
+	case EINVAL:
+		return wb_refuse(EINVAL);
+	default:
+		return wb_refuse(ENETUNREACH);
+	}
 }
 
 /*
@@ -429,6 +457,8 @@ static __noinline int wb_conclude(struct wb_attempt *a)
 			wb_stamp(a->policy, &a->query, &a->decision, s, bpf_get_netns_cookie(a->ctx));
 		return 1;
 	default:
+		if (a->error)
+			return wb_refuse_unrouted(a->error);
 		wb_count(WB_PASSED);
 		return 1;
 	}
@@ -504,7 +534,7 @@ static __noinline int wb_report(struct wb_attempt *a)
 		records = &a->peer->socket.records;
 	else if (!a->datagram && a->socket && a->socket->records.n_hops)
 		records = &a->socket->records;
-	if (!wb_is_worth_telling(&a->query, &a->decision, records))
+	if (!wb_is_worth_telling(&a->query, &a->decision, records) || (a->datagram && !wb_is_news(a)))
 		return 0;
 	if (later) {
 		o = sk ? bpf_sk_storage_get(&outcomes, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : NULL;

@@ -10,6 +10,7 @@
 
 #define WB_PF_KTHREAD 0x00200000
 #define WB_CAP_NET_ADMIN 12
+#define WB_SOCK_BINDADDR_LOCK 4
 
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wpadded" /* the kernel's layout, not ours */
@@ -109,6 +110,7 @@ struct sock_cgroup_data {
 struct sock {
 	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data; /* of the process that created it */
+	unsigned char sk_userlocks : 4;       /* what its program has chosen itself */
 	int sk_err;
 	__u32 sk_ack_backlog; /* of a listener: connections that wait for accept() */
 	__u32 sk_max_ack_backlog;

@@ -157,6 +157,34 @@ struct {
 	__type(value, struct wb_outcome);
 } outcomes SEC(".maps");
 
+/*
+ * What was told of datagrams that did not go to a proxy. One that is evicted is
+ * told again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct wb_destination_key);
+	__type(value, struct wb_told);
+} told SEC(".maps");
+
+/* The sources of what leaves for each prefix: user space asks the kernel, which lets no hook of ours do so. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 14);
+	__type(key, struct wb_source_key);
+	__type(value, struct wb_source);
+} sources SEC(".maps");
+
+/* Until when those of a network namespace count, in nanoseconds since boot: nobody may be left who follows the routes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u64);
+} sources_until SEC(".maps");
+
 /* Entries in `peers` by the user whose program made them; users share counts by hash. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -20,6 +20,7 @@
 #include "datagram.h"
 #include "flight.h"
 #include "sockopt.h"
+#include "source.h"
 #include "iter.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -165,8 +166,9 @@ static __always_inline void wb_peer(struct bpf_sock_addr *ctx, struct wb_endpoin
 }
 
 /*
- * The address of a proxy's end, as the proxy would see it behind TPROXY: the
- * one that its client asked for.
+ * The address of a client's end, as it would be without a proxy; and that of a
+ * proxy's end, as the proxy would see it behind TPROXY: the one that its client
+ * asked for.
  */
 static __always_inline void wb_own_name(struct bpf_sock_addr *ctx, struct wb_endpoint *name)
 {
@@ -176,6 +178,8 @@ static __always_inline void wb_own_name(struct bpf_sock_addr *ctx, struct wb_end
 	if (!sk)
 		return;
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (s && wb_is_stamped(s))
+		wb_show_source(ctx, sk, s, name);
 	if (!s || s->role != WB_ACCEPTED || !(s->flags & WB_BEHIND_TPROXY) || !s->records.n_hops)
 		return;
 	wb_note_asker(s);
@@ -320,4 +324,5 @@ struct wb_exports {
 	enum wb_kinship kinship;
 	enum wb_peer_flags peer_flags;
 	enum wb_on_down on_down;
+	enum wb_source_kind source_kind;
 } __attribute__((packed)) * wb_exports __attribute__((unused));

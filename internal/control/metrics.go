@@ -115,7 +115,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 // family finds the metric that a counter of the engine belongs to.
 func family(counter string) (*prometheus.Desc, []string) {
 	switch counter {
-	case "destination_refuses", "passed", "redirected", "blocked", "looped", "forbidden", "quic_dropped":
+	case "destination_refuses", "destination_unrouted", "passed", "redirected", "blocked", "looped", "forbidden", "quic_dropped":
 		return connections, []string{counter}
 	case "bypassed", "shadowed":
 		return skipped, []string{counter}

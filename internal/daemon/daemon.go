@@ -25,6 +25,7 @@ import (
 	"github.com/waybill-net/waybill/internal/identity"
 	"github.com/waybill-net/waybill/internal/names"
 	"github.com/waybill-net/waybill/internal/origin"
+	"github.com/waybill-net/waybill/internal/routes"
 	"github.com/waybill-net/waybill/internal/watch"
 )
 
@@ -100,6 +101,7 @@ type Daemon struct {
 	names   *names.Keeper
 	store   atomic.Pointer[flowstore.Store]
 	watcher *watch.Watcher
+	routes  *routes.Follower // nil: they can not be followed
 	feed    feed
 	origins origin.Resolver
 	units   units
@@ -148,6 +150,9 @@ func (d *Daemon) open() (err error) {
 	}
 	if err := d.openNames(); err != nil {
 		d.log.Error("names are forgotten", "error", err)
+	}
+	if d.routes, err = routes.New(d.engine); err != nil {
+		d.log.Warn("programs see the addresses of their connections to proxies", "error", err)
 	}
 	if err := d.renewStore(); err != nil {
 		d.log.Error("flows are not written down; trying again", "error", err)
@@ -200,6 +205,9 @@ func (d *Daemon) Work(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { d.watcher.Run(ctx, d.refresh) })
 	wg.Go(func() { d.names.Run(ctx) })
+	if d.routes != nil {
+		wg.Go(func() { d.routes.Run(ctx, func(err error) { d.log.Warn(err.Error()) }) })
+	}
 	err := d.record(ctx)
 	cancel()
 	return err
@@ -215,6 +223,9 @@ func (d *Daemon) Close() error {
 	var errs []error
 	if store := d.store.Load(); store != nil {
 		errs = append(errs, store.Close())
+	}
+	if d.routes != nil {
+		errs = append(errs, d.routes.Close())
 	}
 	if d.engine != nil {
 		errs = append(errs, d.engine.Close())

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -125,6 +126,49 @@ func TestProxiesOutliveTheDaemon(t *testing.T) {
 		t.Error("the cgroup of a proxy that nobody wants is still there")
 	}
 	h.close(d)
+}
+
+// TestNames: programs see the addresses that they would have without proxies,
+// before and after the daemon's end.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	root, err := cgroup.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.writePolicy(fmt.Sprintf(`
+version: 1
+providers:
+  - name: dlp
+    proxy: {listen: "127.0.0.1:7001"}
+    processes: {cgroup: %s}
+filters: [{name: all, provider: dlp}]
+`, strings.TrimPrefix(h.Env.Cgroup("dlp"), root)))
+	h.Start("dlp", "python3", "-c", `
+import socket
+s = socket.create_server(("127.0.0.1", 7001))
+print("ready", flush=True)
+while True:
+    s.accept()
+`)
+	look := func() {
+		t.Helper()
+		got := h.Run("app", "python3", "-c", `
+import socket
+s = socket.create_connection(("192.0.2.2", 80)) # where nobody listens
+print(*s.getpeername(), s.getsockname()[0])
+`)
+		if want := "192.0.2.2 80 192.0.2.2\n"; got != want {
+			t.Errorf("a client sees %q, want %q", got, want)
+		}
+	}
+	for range 2 {
+		d := h.open()
+		look()
+		h.close(d)
+		look()
+	}
 }
 
 // TestBadPolicy leaves the old one in force, at a reload and at a start.

@@ -68,28 +68,29 @@ const (
 	kernelWbCounterWB_DOWN_STUCK            kernelWbCounter = 13
 	kernelWbCounterWB_DOWN_BACKLOG_FULL     kernelWbCounter = 14
 	kernelWbCounterWB_DESTINATION_REFUSES   kernelWbCounter = 15
-	kernelWbCounterWB_REFUSED_NO_MEMORY     kernelWbCounter = 16
-	kernelWbCounterWB_REFUSED_OVER_SHARE    kernelWbCounter = 17
-	kernelWbCounterWB_DEPARTED              kernelWbCounter = 18
-	kernelWbCounterWB_ARRIVED               kernelWbCounter = 19
-	kernelWbCounterWB_ABANDONED             kernelWbCounter = 20
-	kernelWbCounterWB_LOST                  kernelWbCounter = 21
-	kernelWbCounterWB_DIVERTED              kernelWbCounter = 22
-	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 23
-	kernelWbCounterWB_INHERITED             kernelWbCounter = 24
-	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 25
-	kernelWbCounterWB_REFUSED_PEERS_FULL    kernelWbCounter = 26
-	kernelWbCounterWB_UNLISTED              kernelWbCounter = 27
-	kernelWbCounterWB_QUERIED               kernelWbCounter = 28
-	kernelWbCounterWB_SET                   kernelWbCounter = 29
-	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 30
-	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 31
-	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 32
-	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 33
-	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 34
-	kernelWbCounterWB_SET_NO_MEMORY         kernelWbCounter = 35
-	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 36
-	kernelWbCounterWB_COUNTERS              kernelWbCounter = 37
+	kernelWbCounterWB_DESTINATION_UNROUTED  kernelWbCounter = 16
+	kernelWbCounterWB_REFUSED_NO_MEMORY     kernelWbCounter = 17
+	kernelWbCounterWB_REFUSED_OVER_SHARE    kernelWbCounter = 18
+	kernelWbCounterWB_DEPARTED              kernelWbCounter = 19
+	kernelWbCounterWB_ARRIVED               kernelWbCounter = 20
+	kernelWbCounterWB_ABANDONED             kernelWbCounter = 21
+	kernelWbCounterWB_LOST                  kernelWbCounter = 22
+	kernelWbCounterWB_DIVERTED              kernelWbCounter = 23
+	kernelWbCounterWB_INTERCEPTED           kernelWbCounter = 24
+	kernelWbCounterWB_INHERITED             kernelWbCounter = 25
+	kernelWbCounterWB_INHERITED_AMBIGUOUS   kernelWbCounter = 26
+	kernelWbCounterWB_REFUSED_PEERS_FULL    kernelWbCounter = 27
+	kernelWbCounterWB_UNLISTED              kernelWbCounter = 28
+	kernelWbCounterWB_QUERIED               kernelWbCounter = 29
+	kernelWbCounterWB_SET                   kernelWbCounter = 30
+	kernelWbCounterWB_SET_DENIED            kernelWbCounter = 31
+	kernelWbCounterWB_SET_MALFORMED         kernelWbCounter = 32
+	kernelWbCounterWB_SET_FORGED            kernelWbCounter = 33
+	kernelWbCounterWB_SET_CONNECTED         kernelWbCounter = 34
+	kernelWbCounterWB_SET_SOCKET_TYPE       kernelWbCounter = 35
+	kernelWbCounterWB_SET_NO_MEMORY         kernelWbCounter = 36
+	kernelWbCounterWB_EVENTS_LOST           kernelWbCounter = 37
+	kernelWbCounterWB_COUNTERS              kernelWbCounter = 38
 )
 
 type kernelWbDestinationKey struct {
@@ -440,6 +441,30 @@ type kernelWbSocket struct {
 	}
 }
 
+type kernelWbSource struct {
+	_     structs.HostLayout
+	Addr  [4]uint32
+	Kind  uint32
+	Error uint32
+}
+
+type kernelWbSourceKey struct {
+	_           structs.HostLayout
+	PrefixBits  uint32
+	Reserved    uint32
+	NetnsCookie uint64
+	Addr        [4]uint32
+}
+
+type kernelWbSourceKind uint32
+
+const (
+	kernelWbSourceKindWB_SOURCE_UNKNOWN     kernelWbSourceKind = 0
+	kernelWbSourceKindWB_SOURCE_ADDRESS     kernelWbSourceKind = 1
+	kernelWbSourceKindWB_SOURCE_DESTINATION kernelWbSourceKind = 2
+	kernelWbSourceKindWB_SOURCE_UNREACHABLE kernelWbSourceKind = 3
+)
+
 type kernelWbVerdict uint32
 
 const (
@@ -477,6 +502,9 @@ const (
 	kernelMapSocketContexts   = "socket_contexts"
 	kernelMapSocketPeers      = "socket_peers"
 	kernelMapSockets          = "sockets"
+	kernelMapSources          = "sources"
+	kernelMapSourcesUntil     = "sources_until"
+	kernelMapTold             = "told"
 	kernelProgWbBind4         = "wb_bind4"
 	kernelProgWbBind6         = "wb_bind6"
 	kernelProgWbConnect4      = "wb_connect4"
@@ -591,6 +619,9 @@ type kernelMapSpecs struct {
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
 	SocketPeers      *ebpf.MapSpec `ebpf:"socket_peers"`
 	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
+	Sources          *ebpf.MapSpec `ebpf:"sources"`
+	SourcesUntil     *ebpf.MapSpec `ebpf:"sources_until"`
+	Told             *ebpf.MapSpec `ebpf:"told"`
 }
 
 // kernelVariableSpecs contains global variables before they are loaded into the kernel.
@@ -647,6 +678,9 @@ type kernelMaps struct {
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
 	SocketPeers      *ebpf.Map `ebpf:"socket_peers"`
 	Sockets          *ebpf.Map `ebpf:"sockets"`
+	Sources          *ebpf.Map `ebpf:"sources"`
+	SourcesUntil     *ebpf.Map `ebpf:"sources_until"`
+	Told             *ebpf.Map `ebpf:"told"`
 }
 
 func (m *kernelMaps) Close() error {
@@ -673,6 +707,9 @@ func (m *kernelMaps) Close() error {
 		m.SocketContexts,
 		m.SocketPeers,
 		m.Sockets,
+		m.Sources,
+		m.SourcesUntil,
+		m.Told,
 	)
 }
 

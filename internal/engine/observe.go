@@ -38,6 +38,7 @@ var counterNames = [...]string{
 	kernelWbCounterWB_DOWN_STUCK:            "down_stuck",
 	kernelWbCounterWB_DOWN_BACKLOG_FULL:     "down_backlog_full",
 	kernelWbCounterWB_DESTINATION_REFUSES:   "destination_refuses",
+	kernelWbCounterWB_DESTINATION_UNROUTED:  "destination_unrouted",
 	kernelWbCounterWB_DEPARTED:              "departed",
 	kernelWbCounterWB_ARRIVED:               "arrived",
 	kernelWbCounterWB_ABANDONED:             "abandoned",
@@ -249,7 +250,7 @@ func (e *Engine) Flows() ([]Flow, error) {
 // peerFlows lists the flows of UDP. A connected socket has none before its
 // proxy has read something from it.
 func (e *Engine) peerFlows() ([]Flow, error) {
-	own, err := netnsCookie()
+	own, err := NetNSCookie()
 	if err != nil {
 		return nil, err
 	}
@@ -276,8 +277,8 @@ func (e *Engine) peerFlows() ([]Flow, error) {
 	return flows, nil
 }
 
-// netnsCookie is that of the calling thread's network namespace.
-func netnsCookie() (uint64, error) {
+// NetNSCookie is that of the calling thread's network namespace.
+func NetNSCookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, os.NewSyscallError("socket", err)

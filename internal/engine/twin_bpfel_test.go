@@ -107,6 +107,9 @@ const (
 	twinMapSocketContexts   = "socket_contexts"
 	twinMapSocketPeers      = "socket_peers"
 	twinMapSockets          = "sockets"
+	twinMapSources          = "sources"
+	twinMapSourcesUntil     = "sources_until"
+	twinMapTold             = "told"
 	twinProgWbDecideCases   = "wb_decide_cases"
 	twinProgWbSealCase      = "wb_seal_case"
 	twinVarInflightLimit    = "inflight_limit"
@@ -190,6 +193,9 @@ type twinMapSpecs struct {
 	SocketContexts   *ebpf.MapSpec `ebpf:"socket_contexts"`
 	SocketPeers      *ebpf.MapSpec `ebpf:"socket_peers"`
 	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
+	Sources          *ebpf.MapSpec `ebpf:"sources"`
+	SourcesUntil     *ebpf.MapSpec `ebpf:"sources_until"`
+	Told             *ebpf.MapSpec `ebpf:"told"`
 }
 
 // twinVariableSpecs contains global variables before they are loaded into the kernel.
@@ -247,6 +253,9 @@ type twinMaps struct {
 	SocketContexts   *ebpf.Map `ebpf:"socket_contexts"`
 	SocketPeers      *ebpf.Map `ebpf:"socket_peers"`
 	Sockets          *ebpf.Map `ebpf:"sockets"`
+	Sources          *ebpf.Map `ebpf:"sources"`
+	SourcesUntil     *ebpf.Map `ebpf:"sources_until"`
+	Told             *ebpf.Map `ebpf:"told"`
 }
 
 func (m *twinMaps) Close() error {
@@ -275,6 +284,9 @@ func (m *twinMaps) Close() error {
 		m.SocketContexts,
 		m.SocketPeers,
 		m.Sockets,
+		m.Sources,
+		m.SourcesUntil,
+		m.Told,
 	)
 }
 

@@ -12,11 +12,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
 	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/policy"
+	"github.com/waybill-net/waybill/internal/routes"
 )
 
 // Options for [Run]. Only Command must be given.
@@ -122,6 +124,7 @@ type stage struct {
 	engine    *engine.Engine
 	names     *toldNames
 	proxies   []string // cgroups of providers
+	unfollow  func()   // ends what follows the routes
 	appCgroup string
 }
 
@@ -151,8 +154,28 @@ func newStage(opts Options) (s *stage, err error) {
 	if s.names, err = listenNames(s, opts); err != nil {
 		return s, err
 	}
+	s.followRoutes(opts)
 	s.appCgroup, err = s.cgroup("app")
 	return s, err
+}
+
+// followRoutes lets the command see the addresses that it would have without
+// proxies. It goes on without that, too.
+func (s *stage) followRoutes(opts Options) {
+	report := func(err error) { opts.report("%v", err) }
+	f, err := routes.New(s.engine)
+	if err != nil {
+		report(err)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { f.Run(ctx, report) })
+	s.unfollow = func() {
+		cancel()
+		wg.Wait()
+		f.Close()
+	}
 }
 
 // cgroup makes a cgroup below the scope.
@@ -176,6 +199,9 @@ func (s *stage) close() error {
 	var errs []error
 	if s.names != nil {
 		errs = append(errs, s.names.close())
+	}
+	if s.unfollow != nil {
+		s.unfollow()
 	}
 	if s.engine != nil {
 		errs = append(errs, s.engine.Close())
