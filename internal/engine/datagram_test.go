@@ -32,17 +32,7 @@ func udpChain(env *testenv.Env, names ...string) policy.Policy {
 func startDatagramOrigin(t *testing.T, env *testenv.Env) {
 	t.Helper()
 	for _, host := range []string{"127.0.0.1", "192.0.2.1", "192.0.2.2", "::1", "2001:db8::1", "2001:db8::2"} {
-		c := env.ListenPacket(net.JoinHostPort(host, strconv.Itoa(originPort)))
-		go func() {
-			buf := make([]byte, 65536)
-			for {
-				n, from, err := c.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				c.WriteTo(append([]byte(host+" "), buf[:n]...), from)
-			}
-		}()
+		env.AnswerDatagrams(net.JoinHostPort(host, strconv.Itoa(originPort)))
 	}
 }
 

@@ -96,6 +96,27 @@ func (e *Env) ListenPacket(address string) net.PacketConn {
 	return c
 }
 
+// AnswerDatagrams answers on a UDP address inside the network namespace, until
+// the test ends: with the host and what was sent to it.
+func (e *Env) AnswerDatagrams(address string) {
+	e.t.Helper()
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	c := e.ListenPacket(address)
+	go func() {
+		buf := make([]byte, 65536)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			c.WriteTo(append([]byte(host+" "), buf[:n]...), from)
+		}
+	}()
+}
+
 // Sysctl sets a sysctl of the network namespace, such as
 // "net/ipv4/tcp_fastopen".
 func (e *Env) Sysctl(name, value string) {
