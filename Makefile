@@ -18,7 +18,7 @@ PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VE
 	libbpf-dev linux-libc-dev libc6-dev gcc python3 liburing-dev iproute2 nftables
 # The proxies that the tests of the presets run. Their services stay off.
 PROXIES := mitmproxy redsocks haproxy squid nginx-light nginx-common libnginx-mod-stream
-PACKAGES += curl bpftool bind9-dnsutils dnsmasq-base $(PROXIES)
+PACKAGES += curl bpftool bind9-dnsutils dnsmasq-base musl-tools strace $(PROXIES)
 TOOL := go tool -modfile=tools.mod
 
 export BPF2GO_CC := clang-$(CLANG_VERSION)
@@ -97,7 +97,7 @@ setup:
 
 lint:
 	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted (run gofumpt):" $$out; exit 1; fi
-	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] include/*.h examples/c/*.c internal/engine/testdata/*.c
+	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] include/*.h examples/c/*.c internal/*/testdata/*.c
 	go vet ./...
 	GOOS=windows go vet .
 	GOARCH=arm64 go vet ./...

@@ -55,12 +55,17 @@ func startForwarding(t *testing.T, port uint16, program string, args ...string) 
 		t.Fatal(err)
 	}
 	f.start(forwarder, forwarderPort, program, args...)
-	inspect := []string{"inspect-proxy"}
-	for _, address := range listenAddresses(inspectPort) {
-		inspect = append(inspect, address.String(), "udp:"+address.String())
-	}
-	f.start("inspect", inspectPort, os.Args[0], inspect...)
+	f.start("inspect", inspectPort, os.Args[0], inspectArgs(inspectPort)...)
 	return f
+}
+
+// inspectArgs make this program our own proxy.
+func inspectArgs(port uint16) []string {
+	args := []string{"inspect-proxy"}
+	for _, address := range listenAddresses(port) {
+		args = append(args, address.String(), "udp:"+address.String())
+	}
+	return args
 }
 
 func listenAddresses(port uint16) [2]netip.AddrPort {
