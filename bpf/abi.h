@@ -27,6 +27,9 @@
 #define WB_EVICTIONS 8
 #define WB_PEER_BITS 18
 
+/* Of them, those whose clients are gone. */
+#define WB_PARTED_BITS 16
+
 /* An address and port. IPv4 is stored IPv4-mapped, so one code path serves both families. */
 struct wb_endpoint {
 	__be32 addr[4];
@@ -316,8 +319,16 @@ struct wb_peer {
 	__u64 sent;     /* datagrams of the client */
 	__u64 received; /* datagrams of the proxy */
 	__u64 next;     /* name of the next younger peer of the same socket; 0: it is the youngest */
+	__u64 parted;   /* when the client's socket was closed, in nanoseconds since boot; 0: it is open */
 	__u32 generation;
 	__u32 flags; /* enum wb_peer_flags */
+};
+
+/* Comes by for the peers whose clients are gone: see parting.h. */
+struct wb_clock {
+	struct bpf_timer timer;
+	__u32 runs; /* 1: it will come */
+	__u32 reserved;
 };
 
 /* Finds the name of a peer. */

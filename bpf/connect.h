@@ -6,6 +6,7 @@
 #include "attempt.h"
 #include "candidate.h"
 #include "listener.h"
+#include "parting.h"
 #include "peer.h"
 #include "source.h"
 
@@ -609,7 +610,7 @@ static __always_inline int wb_connect(struct bpf_sock_addr *ctx, struct wb_attem
 	if (wb_is_udp(a)) {
 		own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
 		if (own)
-			wb_close_connected(own);
+			wb_part_connected(own);
 		if (wb_is_peer_address(a->query.dst.addr) && wb_accept_peer(a))
 			return 1;
 	}

@@ -69,7 +69,7 @@ static __noinline bool wb_send_as_before(struct wb_attempt *a)
 	if (!own)
 		return false;
 	if (own->n && own->port != bpf_htons(sk->src_port))
-		wb_close_unconnected(own); /* their answers go to the port that it had */
+		wb_part_unconnected(own); /* their answers go to the port that it had */
 	peer = wb_find_peer(own, &a->query.dst);
 	if (peer && wb_goes_on(a, peer)) {
 		wb_send_on(a, peer);
@@ -106,33 +106,51 @@ static __always_inline int wb_send(struct bpf_sock_addr *ctx, struct wb_attempt 
 	return answer;
 }
 
-/* The first datagram of a connected socket has reached its proxy: now there is a flow to tell of. */
-static __always_inline void wb_report_met(struct bpf_sock *sk)
+/* The proxy has read a datagram of the peer's: it comes from there. */
+static __always_inline void wb_read_as_peer(struct wb_peer *peer, struct wb_endpoint *from)
 {
-	struct wb_outcome *kept = bpf_sk_storage_get(&outcomes, sk, 0, 0);
-	struct wb_outcome *o;
+	peer->last = bpf_ktime_get_boot_ns();
+	__sync_fetch_and_add(&peer->sent, 1);
+	wb_arrive_peer(peer);
+	__builtin_memcpy(from->addr, peer->addr, sizeof(from->addr));
+}
 
-	if (!kept)
-		return;
-	o = bpf_ringbuf_reserve(&events, sizeof(*o), 0);
-	if (!o) {
-		wb_count(WB_EVENTS_LOST);
-		return;
+/* A datagram whose sender is gone: see parting.h. */
+static __noinline int wb_meet_parted(struct bpf_sock_addr *ctx, const struct wb_endpoint *proxy,
+				     struct wb_endpoint *from)
+{
+	struct wb_peer_key key = { .netns_cookie = bpf_get_netns_cookie(ctx), .peer = *from };
+	struct wb_peer_key *parting;
+	struct wb_outcome *kept;
+	struct wb_peer *peer;
+
+	key.peer.protocol = 0;
+	parting = bpf_map_lookup_elem(&parted_sources, &key);
+	if (!parting)
+		return 0;
+	key = *parting;
+	peer = bpf_map_lookup_elem(&peers, &key);
+	if (!peer || !wb_same_endpoint(&peer->socket.proxy, proxy))
+		return 0;
+	kept = bpf_map_lookup_elem(&parted_outcomes, &key);
+	if (kept) {
+		wb_report_kept(kept);
+		bpf_map_delete_elem(&parted_outcomes, &key);
 	}
-	__builtin_memcpy(o, kept, sizeof(*o));
-	bpf_ringbuf_submit(o, 0);
+	wb_read_as_peer(peer, from);
+	return 0;
 }
 
 /*
  * The proxy has read a datagram that came from a connected socket: tell the
- * proxy its peer's address. The first time that makes the peer, for before it
- * sends nobody knows what source the kernel gives it.
+ * proxy its peer's address. The first time that makes the peer, and there is a
+ * flow to tell of.
  */
 static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provider *p, struct wb_endpoint *from)
 {
 	const struct wb_endpoint *proxy = wb_proxy_for(p, from);
-	struct wb_peer_key key = {};
-	struct wb_context *context;
+	struct wb_outcome *kept;
+	struct wb_peer_key key;
 	struct wb_peers *own;
 	struct wb_socket *s;
 	struct wb_peer *peer;
@@ -143,46 +161,31 @@ static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provide
 		return 0;
 	sk = wb_find_receiver(ctx, proxy, from);
 	if (!sk)
-		return 0;
+		return wb_meet_parted(ctx, proxy, from);
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
 	if (!s || !own || sk->state != BPF_TCP_ESTABLISHED || !wb_is_stamped(s) || !wb_same_endpoint(&s->proxy, proxy))
 		goto out;
 	name = *(volatile __u64 *)&own->connected;
-	if (!name)
-		goto out;
+	if (!name) { /* it is just being closed */
+		bpf_sk_release(sk);
+		return wb_meet_parted(ctx, proxy, from);
+	}
 	own->connected_port = from->port;
 	wb_peer_key(&key, own, name, from->port);
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (!peer) {
-		if (bpf_map_update_elem(&peers, &key, &wb_new_peer, BPF_NOEXIST))
-			goto out;
-		peer = bpf_map_lookup_elem(&peers, &key);
+		peer = wb_make_connected(sk, s, own, from, &key);
 		if (!peer)
 			goto out;
-		peer->socket = *s;
-		__builtin_memcpy(peer->addr, key.peer.addr, sizeof(peer->addr));
-		peer->client = *from;
-		peer->client.protocol = 0;
-		peer->cookie = own->cookie;
-		peer->proxy_cgroup = p->cgroup;
-		peer->flags = WB_PEER_CONNECTED;
-		peer->uid = s->records.origin.uid;
-		wb_count_of(&peer_users, peer->uid, 1);
-		context = s->flags & WB_HAS_CONTEXT ? bpf_sk_storage_get(&socket_contexts, sk, 0, 0) : NULL;
-		if (context)
-			bpf_map_update_elem(&peer_contexts, &key, context, BPF_ANY);
-		/* The client may have closed it, or connected anew, before there was anything to take away. */
-		if (__sync_fetch_and_add(&own->connected, 0) != name) {
-			wb_close_peer(own, name, from->port);
-			goto out;
-		}
-		wb_report_met(sk);
+		kept = bpf_sk_storage_get(&outcomes, sk, 0, 0);
+		if (kept)
+			wb_report_kept(kept);
 	}
-	peer->last = bpf_ktime_get_boot_ns();
-	__sync_fetch_and_add(&peer->sent, 1);
-	wb_arrive_peer(peer);
-	__builtin_memcpy(from->addr, key.peer.addr, sizeof(from->addr));
+	wb_read_as_peer(peer, from);
+	/* The client may have closed it, or connected anew, before there was anything to take away. */
+	if (__sync_fetch_and_add(&own->connected, 0) != name)
+		wb_part(own, name, from->port);
 out:
 	bpf_sk_release(sk);
 	return 0;
@@ -252,16 +255,6 @@ static __always_inline void wb_receive(struct bpf_sock_addr *ctx, struct wb_endp
 static __always_inline int wb_bind(struct bpf_sock_addr *ctx, bool is_peer_address)
 {
 	return is_peer_address && wb_is_datagram_socket(ctx->sk) ? wb_refuse(EADDRNOTAVAIL) : 1;
-}
-
-static __always_inline void wb_release(struct bpf_sock *sk)
-{
-	struct wb_peers *own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
-
-	if (!own)
-		return;
-	wb_close_connected(own);
-	wb_close_unconnected(own);
 }
 
 #endif /* WB_DATAGRAM_H */

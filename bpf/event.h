@@ -51,9 +51,23 @@ static __always_inline void wb_report_peer_closed(const struct wb_peer *peer)
 
 	if (!e)
 		return;
+	if (peer->parted)
+		e->event.time = peer->parted;
 	e->sent = peer->sent;
 	e->received = peer->received;
 	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline void wb_report_kept(const struct wb_outcome *kept)
+{
+	struct wb_outcome *o = bpf_ringbuf_reserve(&events, sizeof(*o), 0);
+
+	if (!o) {
+		wb_count(WB_EVENTS_LOST);
+		return;
+	}
+	__builtin_memcpy(o, kept, sizeof(*o));
+	bpf_ringbuf_submit(o, 0);
 }
 
 /* States in which our FIN has been acknowledged, and those in which the peer's has come, if all went in order. */

@@ -142,6 +142,39 @@ struct {
 	__type(value, __u64);
 } destinations SEC(".maps");
 
+/* Peers whose clients are gone, the longest gone first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1 << WB_PARTED_BITS);
+	__type(value, struct wb_peer_key);
+} parted SEC(".maps");
+
+/* Those of them whose sockets were connected, by the source that their datagrams have on the way. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << WB_PARTED_BITS);
+	__type(key, struct wb_peer_key);
+	__type(value, struct wb_peer_key);
+} parted_sources SEC(".maps");
+
+/* One. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wb_clock);
+} clocks SEC(".maps");
+
+/* What is told of one of them whose socket was connected, if something of it is read yet. By peer. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << WB_PARTED_BITS);
+	__type(key, struct wb_peer_key);
+	__type(value, struct wb_outcome);
+} parted_outcomes SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -125,31 +125,41 @@ static __always_inline void wb_destination_key(struct wb_destination_key *key, c
 	key->reserved = 0;
 }
 
-/* The flow is over. A global function, as wb_decide() is. */
-__noinline int wb_close_peer(const struct wb_peers *own, __u64 name, __u32 port)
+/* The destination is free for a later flow of the same socket. */
+static __always_inline void wb_forget_destination(const struct wb_peers *own, const struct wb_peer *peer, __u64 name)
 {
 	struct wb_destination_key destination;
-	struct wb_peer_key key;
 	struct wb_endpoint dst;
-	struct wb_peer *peer;
 	__u64 *named;
 
-	if (!own)
+	wb_hop_dst(wb_newest_hop(&peer->socket), &dst);
+	wb_destination_key(&destination, own, &dst);
+	named = bpf_map_lookup_elem(&destinations, &destination);
+	if (named && *named == name) /* a later flow may have it by now */
+		bpf_map_delete_elem(&destinations, &destination);
+}
+
+/* The flow is over, if ever it was one. A global function, as wb_decide() is. */
+__noinline int wb_end_peer(const struct wb_peer_key *of)
+{
+	struct wb_peer_key key;
+	struct wb_peer *peer;
+
+	if (!of)
 		return 0;
-	wb_peer_key(&key, own, name, port);
+	key = *of;
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (!peer)
 		return 0;
-	wb_hop_dst(wb_newest_hop(&peer->socket), &dst);
-	wb_destination_key(&destination, own, &dst);
-	wb_report_peer_closed(peer);
+	if (!(peer->flags & WB_PEER_CONNECTED) || peer->flags & WB_PEER_ARRIVED)
+		wb_report_peer_closed(peer);
 	wb_unlist_candidate(&peer->socket);
 	wb_count_of(&peer_users, peer->uid, -1);
-	named = bpf_map_lookup_elem(&destinations, &destination);
-	if (named && *named == name) /* a later flow may have the destination by now */
-		bpf_map_delete_elem(&destinations, &destination);
 	bpf_map_delete_elem(&peer_contexts, &key);
-	bpf_map_delete_elem(&peers, &key);
+	bpf_map_delete_elem(&parted_outcomes, &key);
+	/* As in wb_unlist_candidate(). */
+	if (bpf_map_delete_elem(&peers, &key) == -EBUSY)
+		bpf_map_delete_elem(&peers, &key);
 	return 0;
 }
 
@@ -181,6 +191,7 @@ static __always_inline __u64 wb_detach_oldest(struct wb_peers *own, const struct
 static long wb_evict_step(__u32 i, struct wb_peers **owner)
 {
 	struct wb_peers *own = *owner;
+	struct wb_peer_key key;
 	struct wb_peer *oldest;
 	bool idle;
 	__u64 name;
@@ -190,9 +201,11 @@ static long wb_evict_step(__u32 i, struct wb_peers **owner)
 	oldest = wb_peer_at(own, own->oldest);
 	idle = !oldest || bpf_ktime_get_boot_ns() - oldest->last > WB_PEER_IDLE;
 	name = wb_detach_oldest(own, oldest);
-	if (idle) {
-		wb_close_peer(own, name, own->port);
-	} else {
+	if (idle && oldest) {
+		wb_forget_destination(own, oldest, name);
+		wb_peer_key(&key, own, name, own->port);
+		wb_end_peer(&key);
+	} else if (oldest) {
 		oldest->next = 0;
 		wb_append_peer(own, name);
 	}
@@ -204,31 +217,6 @@ static __always_inline void wb_make_room(struct wb_peers *own)
 {
 	if (own->n >= WB_MAX_PEERS)
 		bpf_loop(WB_EVICTIONS, wb_evict_step, &own, 0);
-}
-
-static long wb_close_step(__u32 i, struct wb_peers **owner)
-{
-	struct wb_peers *own = *owner;
-
-	if (!own->oldest)
-		return 1;
-	wb_close_peer(own, wb_detach_oldest(own, wb_peer_at(own, own->oldest)), own->port);
-	return 0;
-}
-
-/* The connect() before this one, or that of a socket which is closed, has come to its end. */
-static __always_inline void wb_close_connected(struct wb_peers *own)
-{
-	__u64 name = __sync_lock_test_and_set(&own->connected, 0); /* before it is closed: see wb_meet() */
-
-	if (name)
-		wb_close_peer(own, name, own->connected_port);
-}
-
-/* Those of an unconnected socket that is closed, or bound to another port. */
-static __always_inline void wb_close_unconnected(struct wb_peers *own)
-{
-	bpf_loop(WB_MAX_PEERS, wb_close_step, &own, 0);
 }
 
 /* What the attempt's socket knows of its peers. Each word is read by an access of its own: see wb_tuple(). */

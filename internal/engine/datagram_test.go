@@ -149,7 +149,7 @@ def disconnect(s):
 func waitPeers(t *testing.T, e *engine.Engine, want int) {
 	t.Helper()
 	var flows, destinations, candidates int
-	for range 100 {
+	for range 250 { // flows stay for a second after their sockets
 		var err error
 		if flows, destinations, err = e.Peers(); err != nil {
 			t.Fatal(err)
@@ -402,5 +402,53 @@ print(*(attempt(f) for f in (bind4, bind6, mapped, pktinfo, stream)))
 `)
 	if want := "EADDRNOTAVAIL EADDRNOTAVAIL EADDRNOTAVAIL EADDRNOTAVAIL ok\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestDatagramsOfTheGone: who sends and ends at once is gone before a proxy can
+// read what it has sent, which arrives all the same. The proxies stand still
+// meanwhile.
+func TestDatagramsOfTheGone(t *testing.T) {
+	for _, first := range []string{"aware", "unaware"} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			env, e := startUDPChain(t, "a", "b")
+			received := env.ListenPacket("192.0.2.1:9090")
+			cmd := env.Command("a", "python3", "testdata/datagrams.py", first, "7001")
+			cmd.Env = append(os.Environ(), "ORIGIN=192.0.2.1", "ORIGIN_PORT=9090")
+			a := env.StartCommand(cmd)
+			startRelay(env, "b")
+			p := udpChain(env, "a", "b")
+			for i := range p.Filters {
+				p.Filters[i].Ports = []policy.PortRange{policy.Port(9090)}
+			}
+			apply(t, e, p)
+			a.Cmd.Process.Signal(syscall.SIGSTOP)
+			env.Run("app", "python3", "-c", `
+import socket
+for i in range(20):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b"unconnected %d" % i, ("192.0.2.1", 9090))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.connect(("192.0.2.1", 9090))
+        s.send(b"connected %d" % i)
+        s.send(b"connected %d, and more" % i)
+`)
+			a.Cmd.Process.Signal(syscall.SIGCONT)
+			got := make(map[string]bool)
+			received.SetReadDeadline(time.Now().Add(5 * time.Second))
+			for buf := make([]byte, 99); len(got) < 60; {
+				n, _, err := received.ReadFrom(buf)
+				if err != nil {
+					t.Fatalf("%d datagrams of 60 arrived: %v; counters %v", len(got), err, counters(t, e))
+				}
+				got[string(buf[:n])] = true
+			}
+			if c := counters(t, e); c["redirected"] != 80 || c["looped"] != 0 {
+				t.Errorf("counters %v, want 40 flows through two proxies", c)
+			}
+			a.Kill()
+			waitPeers(t, e, 0)
+		})
 	}
 }

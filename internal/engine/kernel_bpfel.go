@@ -282,6 +282,7 @@ type kernelWbPeer struct {
 	Sent        uint64
 	Received    uint64
 	Next        uint64
+	Parted      uint64
 	Generation  uint32
 	Flags       uint32
 }
@@ -482,6 +483,7 @@ const (
 const (
 	kernelMapCandidates       = "candidates"
 	kernelMapClasses          = "classes"
+	kernelMapClocks           = "clocks"
 	kernelMapContexts         = "contexts"
 	kernelMapCounters         = "counters"
 	kernelMapDestinations     = "destinations"
@@ -493,6 +495,9 @@ const (
 	kernelMapLineages         = "lineages"
 	kernelMapMeta             = "meta"
 	kernelMapOutcomes         = "outcomes"
+	kernelMapParted           = "parted"
+	kernelMapPartedOutcomes   = "parted_outcomes"
+	kernelMapPartedSources    = "parted_sources"
 	kernelMapPeerContexts     = "peer_contexts"
 	kernelMapPeerUsers        = "peer_users"
 	kernelMapPeers            = "peers"
@@ -599,6 +604,7 @@ type kernelProgramSpecs struct {
 type kernelMapSpecs struct {
 	Candidates       *ebpf.MapSpec `ebpf:"candidates"`
 	Classes          *ebpf.MapSpec `ebpf:"classes"`
+	Clocks           *ebpf.MapSpec `ebpf:"clocks"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
 	Destinations     *ebpf.MapSpec `ebpf:"destinations"`
@@ -610,6 +616,9 @@ type kernelMapSpecs struct {
 	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
 	Outcomes         *ebpf.MapSpec `ebpf:"outcomes"`
+	Parted           *ebpf.MapSpec `ebpf:"parted"`
+	PartedOutcomes   *ebpf.MapSpec `ebpf:"parted_outcomes"`
+	PartedSources    *ebpf.MapSpec `ebpf:"parted_sources"`
 	PeerContexts     *ebpf.MapSpec `ebpf:"peer_contexts"`
 	PeerUsers        *ebpf.MapSpec `ebpf:"peer_users"`
 	Peers            *ebpf.MapSpec `ebpf:"peers"`
@@ -658,6 +667,7 @@ func (o *kernelObjects) Close() error {
 type kernelMaps struct {
 	Candidates       *ebpf.Map `ebpf:"candidates"`
 	Classes          *ebpf.Map `ebpf:"classes"`
+	Clocks           *ebpf.Map `ebpf:"clocks"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
 	Destinations     *ebpf.Map `ebpf:"destinations"`
@@ -669,6 +679,9 @@ type kernelMaps struct {
 	Lineages         *ebpf.Map `ebpf:"lineages"`
 	Meta             *ebpf.Map `ebpf:"meta"`
 	Outcomes         *ebpf.Map `ebpf:"outcomes"`
+	Parted           *ebpf.Map `ebpf:"parted"`
+	PartedOutcomes   *ebpf.Map `ebpf:"parted_outcomes"`
+	PartedSources    *ebpf.Map `ebpf:"parted_sources"`
 	PeerContexts     *ebpf.Map `ebpf:"peer_contexts"`
 	PeerUsers        *ebpf.Map `ebpf:"peer_users"`
 	Peers            *ebpf.Map `ebpf:"peers"`
@@ -687,6 +700,7 @@ func (m *kernelMaps) Close() error {
 	return _KernelClose(
 		m.Candidates,
 		m.Classes,
+		m.Clocks,
 		m.Contexts,
 		m.Counters,
 		m.Destinations,
@@ -698,6 +712,9 @@ func (m *kernelMaps) Close() error {
 		m.Lineages,
 		m.Meta,
 		m.Outcomes,
+		m.Parted,
+		m.PartedOutcomes,
+		m.PartedSources,
 		m.PeerContexts,
 		m.PeerUsers,
 		m.Peers,

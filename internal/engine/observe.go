@@ -247,8 +247,8 @@ func (e *Engine) Flows() ([]Flow, error) {
 	return append(flows, peers...), nil
 }
 
-// peerFlows lists the flows of UDP. A connected socket has none before its
-// proxy has read something from it.
+// peerFlows lists the flows of UDP whose sockets are open. A connected one has
+// none before its proxy has read something from it.
 func (e *Engine) peerFlows() ([]Flow, error) {
 	own, err := NetNSCookie()
 	if err != nil {
@@ -261,7 +261,7 @@ func (e *Engine) peerFlows() ([]Flow, error) {
 		it    = e.objects.Peers.Iterate()
 	)
 	for it.Next(&key, &peer) {
-		if key.NetnsCookie != own {
+		if key.NetnsCookie != own || peer.Parted != 0 {
 			continue
 		}
 		f := e.decodeFlow(&kernelWbFlow{Local: peer.Client, Remote: peer.Socket.Proxy, SocketCookie: peer.Cookie}, &peer.Socket)

@@ -86,6 +86,7 @@ const (
 	twinMapCandidates       = "candidates"
 	twinMapCases            = "cases"
 	twinMapClasses          = "classes"
+	twinMapClocks           = "clocks"
 	twinMapContexts         = "contexts"
 	twinMapCounters         = "counters"
 	twinMapDestinations     = "destinations"
@@ -97,6 +98,9 @@ const (
 	twinMapLineages         = "lineages"
 	twinMapMeta             = "meta"
 	twinMapOutcomes         = "outcomes"
+	twinMapParted           = "parted"
+	twinMapPartedOutcomes   = "parted_outcomes"
+	twinMapPartedSources    = "parted_sources"
 	twinMapPeerContexts     = "peer_contexts"
 	twinMapPeerUsers        = "peer_users"
 	twinMapPeers            = "peers"
@@ -172,6 +176,7 @@ type twinMapSpecs struct {
 	Candidates       *ebpf.MapSpec `ebpf:"candidates"`
 	Cases            *ebpf.MapSpec `ebpf:"cases"`
 	Classes          *ebpf.MapSpec `ebpf:"classes"`
+	Clocks           *ebpf.MapSpec `ebpf:"clocks"`
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
 	Destinations     *ebpf.MapSpec `ebpf:"destinations"`
@@ -183,6 +188,9 @@ type twinMapSpecs struct {
 	Lineages         *ebpf.MapSpec `ebpf:"lineages"`
 	Meta             *ebpf.MapSpec `ebpf:"meta"`
 	Outcomes         *ebpf.MapSpec `ebpf:"outcomes"`
+	Parted           *ebpf.MapSpec `ebpf:"parted"`
+	PartedOutcomes   *ebpf.MapSpec `ebpf:"parted_outcomes"`
+	PartedSources    *ebpf.MapSpec `ebpf:"parted_sources"`
 	PeerContexts     *ebpf.MapSpec `ebpf:"peer_contexts"`
 	PeerUsers        *ebpf.MapSpec `ebpf:"peer_users"`
 	Peers            *ebpf.MapSpec `ebpf:"peers"`
@@ -232,6 +240,7 @@ type twinMaps struct {
 	Candidates       *ebpf.Map `ebpf:"candidates"`
 	Cases            *ebpf.Map `ebpf:"cases"`
 	Classes          *ebpf.Map `ebpf:"classes"`
+	Clocks           *ebpf.Map `ebpf:"clocks"`
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
 	Destinations     *ebpf.Map `ebpf:"destinations"`
@@ -243,6 +252,9 @@ type twinMaps struct {
 	Lineages         *ebpf.Map `ebpf:"lineages"`
 	Meta             *ebpf.Map `ebpf:"meta"`
 	Outcomes         *ebpf.Map `ebpf:"outcomes"`
+	Parted           *ebpf.Map `ebpf:"parted"`
+	PartedOutcomes   *ebpf.Map `ebpf:"parted_outcomes"`
+	PartedSources    *ebpf.Map `ebpf:"parted_sources"`
 	PeerContexts     *ebpf.Map `ebpf:"peer_contexts"`
 	PeerUsers        *ebpf.Map `ebpf:"peer_users"`
 	Peers            *ebpf.Map `ebpf:"peers"`
@@ -263,6 +275,7 @@ func (m *twinMaps) Close() error {
 		m.Candidates,
 		m.Cases,
 		m.Classes,
+		m.Clocks,
 		m.Contexts,
 		m.Counters,
 		m.Destinations,
@@ -274,6 +287,9 @@ func (m *twinMaps) Close() error {
 		m.Lineages,
 		m.Meta,
 		m.Outcomes,
+		m.Parted,
+		m.PartedOutcomes,
+		m.PartedSources,
 		m.PeerContexts,
 		m.PeerUsers,
 		m.Peers,

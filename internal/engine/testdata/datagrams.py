@@ -13,7 +13,7 @@ import sys
 
 import wb
 
-ORIGIN_PORT = 8080
+ORIGIN_PORT = int(os.environ.get("ORIGIN_PORT", "8080"))
 aware, port = sys.argv[1] == "aware", int(sys.argv[2])
 flows = {}  # by peer: the upstream socket
 
