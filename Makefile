@@ -5,9 +5,10 @@
 # make lint      formatting and static checks
 # make generate  rebuild the kernel programs; CI compares the result
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
+# make datagrams  what iperf3 loses of UDP at RATE (1G), straight and through one and two proxies; as root
 # make load      200,000 connections through a chain of three, then with its proxies killed; as root
 # make proxies   every payload, 1 GiB among them, through every chain of real proxies: the table of docs/proxies.md; as root
-# make transparency  Go's own tests of net, net/http and crypto/tls behind two proxies; as root
+# make transparency  Go's own tests of net, net/http and crypto/tls, and CPython's of UDP, behind two proxies; as root
 # make soak      a chain of three under load for SOAK (10m), while things are broken; as root
 # make kernels   the data path on other kernels, under qemu; as root
 # make build     the binary, in bin/
@@ -18,7 +19,7 @@ PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VE
 	libbpf-dev linux-libc-dev libc6-dev gcc python3 liburing-dev iproute2 nftables
 # The proxies that the tests of the presets run. Their services stay off.
 PROXIES := mitmproxy redsocks haproxy squid nginx-light nginx-common libnginx-mod-stream
-PACKAGES += curl bpftool bind9-dnsutils dnsmasq-base musl-tools strace $(PROXIES)
+PACKAGES += curl bpftool bind9-dnsutils dnsmasq-base musl-tools strace iperf3 libpython3-testsuite $(PROXIES)
 TOOL := go tool -modfile=tools.mod
 
 export BPF2GO_CC := clang-$(CLANG_VERSION)
@@ -28,7 +29,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: install demo test race fuzz transparency lint generate kernels proxies bench load soak build build-all setup check-generated
+.PHONY: install demo test race fuzz transparency datagrams lint generate kernels proxies bench load soak build build-all setup check-generated
 
 demo: build
 	@bin/waybill demo
@@ -46,6 +47,10 @@ fuzz:
 
 transparency: setup
 	go test -count=1 -v -timeout 15m -tags transparency ./internal/transparency
+
+RATE ?= 1G
+datagrams: setup build
+	bench/iperf $(RATE)
 
 load: setup
 	go test -count=1 -v -timeout 60m -run UnderLoad ./internal/engine -load 200000

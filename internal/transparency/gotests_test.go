@@ -43,7 +43,7 @@ var sameAddress = &edit{
 
 // TestGo runs Go's own tests outside and inside.
 func TestGo(t *testing.T) {
-	s := newScene(t)
+	s := newScene(t, "tcp.yaml")
 	document := readDocument(t)
 	for _, g := range []suite{
 		{name: "net", pkg: "net", least: 100},
@@ -60,37 +60,47 @@ func TestGo(t *testing.T) {
 }
 
 func compareSuite(t *testing.T, s *scene, g suite, want []row) {
-	c := &comparison{scene: s, env: testenv.New(t)}
-	c.binary, c.dir = g.compile(s)
-	outside, inside := c.run(cmp.Or(g.run, "."))
+	binary, dir := g.compile(s)
+	c := &comparison{scene: s, env: testenv.New(t), dir: dir, command: func(pattern string) []string {
+		return []string{binary, "-test.short", "-test.v", "-test.timeout=5m", "-test.run=" + pattern}
+	}}
+	c.compare(cmp.Or(g.run, "."), want, g.least)
+}
+
+// comparison is tests that run on both sides.
+type comparison struct {
+	*scene
+	env     *testenv.Env
+	dir     string
+	command func(pattern string) []string // runs those that match
+}
+
+// compare runs tests outside and inside, where at least so many connections
+// must have gone through both proxies, and checks that they differ as wanted.
+func (c *comparison) compare(pattern string, want []row, least int) {
+	c.t.Helper()
+	outside, inside := c.run(pattern)
 	without, with := parseResults(outside.stdout), parseResults(inside.stdout)
-	t.Logf("outside: %v in %.1f s", without, outside.took.Seconds())
-	t.Logf("inside:  %v in %.1f s; the first proxy saw %d connections, the second %d",
+	c.t.Logf("outside: %v in %.1f s", without, outside.took.Seconds())
+	c.t.Logf("inside:  %v in %.1f s; the first proxy saw %d connections, the second %d",
 		with, inside.took.Seconds(), inside.first, inside.second)
-	if len(without) == 0 || inside.second < g.least {
-		t.Errorf("too little to compare: want at least %d connections through both proxies", g.least)
+	if len(without) == 0 || inside.second < least {
+		c.t.Errorf("too little to compare: want at least %d connections through both proxies", least)
 	}
 	got := c.dropUnsteady(differences(without, with), want)
 	for _, d := range got {
-		t.Logf("differs: %s\n%s", d, outputOf(inside.stdout, d.name))
+		c.t.Logf("differs: %s\n%s", d, outputOf(inside.stdout, d.name))
 	}
-	checkRows(t, got, want)
-	if t.Failed() {
-		t.Logf("stderr inside:\n%s", inside.stderr)
+	checkRows(c.t, got, want)
+	if c.t.Failed() {
+		c.t.Logf("stderr inside:\n%s", inside.stderr)
 	}
-}
-
-// comparison is one test binary that runs on both sides.
-type comparison struct {
-	*scene
-	env         *testenv.Env
-	binary, dir string
 }
 
 // run runs the tests that match a pattern, first outside and then inside:
 // they measure time.
 func (c *comparison) run(pattern string) (outside, inside outcome) {
-	args := []string{c.binary, "-test.short", "-test.v", "-test.timeout=5m", "-test.run=" + pattern}
+	args := c.command(pattern)
 	return c.outside(c.env, c.dir, args...), c.inside(c.env, c.dir, args...)
 }
 

@@ -19,14 +19,26 @@ import (
 
 // scene has what the programs of one test need.
 type scene struct {
-	t   *testing.T
-	bin string // directory of what was built
+	t      *testing.T
+	bin    string // directory of what was built
+	policy string
 }
 
-func newScene(t *testing.T) *scene {
-	s := &scene{t: t, bin: t.TempDir()}
+// newScene has the policy of this name in testdata.
+func newScene(t *testing.T, policy string) *scene {
+	s := &scene{t: t, bin: t.TempDir(), policy: filepath.Join(testdata(t), policy)}
 	s.build("build", "-o", s.path("waybill"), "github.com/waybill-net/waybill/cmd/waybill")
 	return s
+}
+
+// testdata is the directory, for programs that run elsewhere.
+func testdata(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func (s *scene) path(name string) string { return filepath.Join(s.bin, name) }
@@ -56,15 +68,11 @@ func (s *scene) outside(env *testenv.Env, dir string, command ...string) outcome
 	return s.run(env.Command("app", command[0], command[1:]...), env, dir)
 }
 
-// inside runs a program behind two proxies, to which all that it connects to
-// is redirected, loopback addresses too.
+// inside runs a program behind two proxies, to which all that the policy is
+// about is redirected, loopback addresses too.
 func (s *scene) inside(env *testenv.Env, dir string, command ...string) outcome {
 	s.t.Helper()
-	policy, err := filepath.Abs("testdata/policy.yaml")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	args := append([]string{"run", "--policy", policy, "--"}, command...)
+	args := append([]string{"run", "--policy", s.policy, "--"}, command...)
 	return s.run(env.Command("app", s.path("waybill"), args...), env, dir)
 }
 
@@ -97,5 +105,5 @@ func (s *scene) run(cmd *exec.Cmd, env *testenv.Env, dir string) outcome {
 }
 
 // proxyLine is what a proxy says of each connection; the second one must be
-// the second of the connection's way.
-var proxyLine = regexp.MustCompile(`^(?:(first) \| .* -> \S+: |(second) \| .* -> \S+ \(proxy 2 of its way\): )`)
+// the second of the connection's way. Of UDP it does not say so.
+var proxyLine = regexp.MustCompile(`^(?:(first) \| .* -> \S+: |(second) \| .* -> \S+(?: \(proxy 2 of its way\)|/udp): )`)

@@ -14,7 +14,7 @@ import (
 
 // TestClientsView runs a program that looks at its connections.
 func TestClientsView(t *testing.T) {
-	s, env := newScene(t), testenv.New(t)
+	s, env := newScene(t, "tcp.yaml"), testenv.New(t)
 	connectFarHost(t, env)
 	outside, inside := s.outside(env, "", "python3", "testdata/view.py"), s.inside(env, "", "python3", "testdata/view.py")
 	if outside.err != nil || inside.err != nil {
