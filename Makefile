@@ -6,7 +6,7 @@
 # make generate  rebuild the kernel programs; CI compares the result
 # make bench     what a hook, a redirect, a SET and a QUERY cost; as root
 # make datagrams  what iperf3 loses of UDP at RATE (1G), straight and through one and two proxies; as root
-# make load      200,000 connections through a chain of three, then with its proxies killed; as root
+# make load      200,000 connections through a chain of three, then with its proxies killed, and flows of UDP; as root
 # make proxies   every payload, 1 GiB among them, through every chain of real proxies: the table of docs/proxies.md; as root
 # make transparency  Go's own tests of net, net/http and crypto/tls, and CPython's of UDP, behind two proxies; as root
 # make soak      a chain of three under load for SOAK (10m), while things are broken; as root

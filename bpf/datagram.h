@@ -19,7 +19,8 @@ static __noinline bool wb_answer_peer(struct wb_attempt *a)
 
 	key.peer.protocol = 0;
 	peer = bpf_map_lookup_elem(&peers, &key);
-	if (!peer || !sk || !wb_datagrams_are_of(sk, peer->proxy_cgroup, peer->socket.proxy_cgroup_level))
+	if (!peer || peer->parted || !sk ||
+	    !wb_datagrams_are_of(sk, peer->proxy_cgroup, peer->socket.proxy_cgroup_level))
 		return false;
 	peer->last = bpf_ktime_get_boot_ns();
 	__sync_fetch_and_add(&peer->received, 1);
@@ -95,8 +96,13 @@ static __always_inline int wb_send(struct bpf_sock_addr *ctx, struct wb_attempt 
 	if (!a->policy || !(a->policy->flags & WB_WANTS_UDP))
 		return 1;
 	wb_resolve_any(&a->query.dst);
-	if (wb_is_peer_address(a->query.dst.addr) && wb_answer_peer(a))
-		return 1;
+	if (wb_is_peer_address(a->query.dst.addr)) {
+		if (wb_answer_peer(a))
+			return 1;
+		/* The client is gone, and another socket may have its port. */
+		if (wb_current_provider(a->policy) >= 0)
+			return wb_refuse(ECONNREFUSED);
+	}
 	if (!wb_port_is_wanted(a->policy, &a->query.dst) || wb_send_as_before(a))
 		return 1;
 	a->query.n_hops = wb_carried(a);
@@ -107,11 +113,12 @@ static __always_inline int wb_send(struct bpf_sock_addr *ctx, struct wb_attempt 
 }
 
 /* The proxy has read a datagram of the peer's: it comes from there. */
-static __always_inline void wb_read_as_peer(struct wb_peer *peer, struct wb_endpoint *from)
+static __always_inline void wb_read_as_peer(struct wb_peer *peer, const struct wb_outcome *kept,
+					    struct wb_endpoint *from)
 {
 	peer->last = bpf_ktime_get_boot_ns();
 	__sync_fetch_and_add(&peer->sent, 1);
-	wb_arrive_peer(peer);
+	wb_arrive_peer(peer, kept);
 	__builtin_memcpy(from->addr, peer->addr, sizeof(from->addr));
 }
 
@@ -121,7 +128,6 @@ static __noinline int wb_meet_parted(struct bpf_sock_addr *ctx, const struct wb_
 {
 	struct wb_peer_key key = { .netns_cookie = bpf_get_netns_cookie(ctx), .peer = *from };
 	struct wb_peer_key *parting;
-	struct wb_outcome *kept;
 	struct wb_peer *peer;
 
 	key.peer.protocol = 0;
@@ -132,12 +138,7 @@ static __noinline int wb_meet_parted(struct bpf_sock_addr *ctx, const struct wb_
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (!peer || !wb_same_endpoint(&peer->socket.proxy, proxy))
 		return 0;
-	kept = bpf_map_lookup_elem(&parted_outcomes, &key);
-	if (kept) {
-		wb_report_kept(kept);
-		bpf_map_delete_elem(&parted_outcomes, &key);
-	}
-	wb_read_as_peer(peer, from);
+	wb_read_as_peer(peer, bpf_map_lookup_elem(&parted_outcomes, &key), from);
 	return 0;
 }
 
@@ -149,7 +150,6 @@ static __noinline int wb_meet_parted(struct bpf_sock_addr *ctx, const struct wb_
 static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provider *p, struct wb_endpoint *from)
 {
 	const struct wb_endpoint *proxy = wb_proxy_for(p, from);
-	struct wb_outcome *kept;
 	struct wb_peer_key key;
 	struct wb_peers *own;
 	struct wb_socket *s;
@@ -165,30 +165,27 @@ static __noinline int wb_meet(struct bpf_sock_addr *ctx, const struct wb_provide
 	s = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	own = bpf_sk_storage_get(&socket_peers, sk, 0, 0);
 	if (!s || !own || sk->state != BPF_TCP_ESTABLISHED || !wb_is_stamped(s) || !wb_same_endpoint(&s->proxy, proxy))
-		goto out;
+		goto parted;
 	name = *(volatile __u64 *)&own->connected;
-	if (!name) { /* it is just being closed */
-		bpf_sk_release(sk);
-		return wb_meet_parted(ctx, proxy, from);
-	}
+	if (!name) /* it is just being closed */
+		goto parted;
 	own->connected_port = from->port;
 	wb_peer_key(&key, own, name, from->port);
 	peer = bpf_map_lookup_elem(&peers, &key);
-	if (!peer) {
+	if (!peer)
 		peer = wb_make_connected(sk, s, own, from, &key);
-		if (!peer)
-			goto out;
-		kept = bpf_sk_storage_get(&outcomes, sk, 0, 0);
-		if (kept)
-			wb_report_kept(kept);
-	}
-	wb_read_as_peer(peer, from);
+	if (!peer)
+		goto out;
+	wb_read_as_peer(peer, bpf_sk_storage_get(&outcomes, sk, 0, 0), from);
 	/* The client may have closed it, or connected anew, before there was anything to take away. */
 	if (__sync_fetch_and_add(&own->connected, 0) != name)
 		wb_part(own, name, from->port);
 out:
 	bpf_sk_release(sk);
 	return 0;
+parted: /* whoever has the port now has not sent it, or will hear no answer */
+	bpf_sk_release(sk);
+	return wb_meet_parted(ctx, proxy, from);
 }
 
 /* A datagram from a peer's address: to the client it comes from where it was sent, and the proxy knows it by that. */
@@ -207,7 +204,7 @@ static __always_inline void wb_read_peer(struct bpf_sock_addr *ctx, struct bpf_s
 	key.peer.port = from->port;
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (peer && wb_datagrams_are_of(sk, peer->proxy_cgroup, peer->socket.proxy_cgroup_level))
-		wb_arrive_peer(peer);
+		wb_arrive_peer(peer, NULL);
 }
 
 /* A proxy that answers from a connected socket of its own: which flow it means is clear if there is but one. */

@@ -182,6 +182,14 @@ struct {
 	__type(value, struct wb_peers);
 } socket_peers SEC(".maps");
 
+/* The peer of a connected socket as it is going to be: what stands in `peers` is whole from the first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wb_peer);
+} drafts SEC(".maps");
+
 /* What is told of a connected socket of UDP once it has sent something. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

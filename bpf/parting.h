@@ -131,33 +131,33 @@ static __always_inline void wb_part_connected(struct wb_peers *own)
 /*
  * The peer of a connected socket, whose datagrams come from `source`. Before the
  * socket sends nobody knows which that is: so it is made when the proxy reads
- * the first one, or at the end of the socket. NULL: there is no room.
+ * the first one, or at the end of the socket. Should both be at it at once, they
+ * write the same draft. NULL: there is no room.
  */
 static __noinline struct wb_peer *wb_make_connected(struct bpf_sock *sk, const struct wb_socket *s,
 						    const struct wb_peers *own, const struct wb_endpoint *source,
 						    const struct wb_peer_key *key)
 {
+	struct wb_peer *draft = bpf_sk_storage_get(&drafts, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	struct wb_context *context;
-	struct wb_peer *peer;
 
-	if (bpf_map_update_elem(&peers, key, &wb_new_peer, BPF_NOEXIST))
-		return bpf_map_lookup_elem(&peers, key); /* both at once */
-	peer = bpf_map_lookup_elem(&peers, key);
-	if (!peer)
+	if (!draft)
 		return NULL;
-	peer->socket = *s;
-	__builtin_memcpy(peer->addr, key->peer.addr, sizeof(peer->addr));
-	peer->client = *source;
-	peer->client.protocol = 0;
-	peer->cookie = own->cookie;
-	peer->proxy_cgroup = s->by.departure.proxy_cgroup;
-	peer->flags = WB_PEER_CONNECTED;
-	peer->uid = s->records.origin.uid;
-	wb_count_of(&peer_users, peer->uid, 1);
-	context = s->flags & WB_HAS_CONTEXT ? bpf_sk_storage_get(&socket_contexts, sk, 0, 0) : NULL;
-	if (context)
-		bpf_map_update_elem(&peer_contexts, key, context, BPF_ANY);
-	return peer;
+	draft->socket = *s;
+	__builtin_memcpy(draft->addr, key->peer.addr, sizeof(draft->addr));
+	draft->client = *source;
+	draft->client.protocol = 0;
+	draft->cookie = own->cookie;
+	draft->proxy_cgroup = s->by.departure.proxy_cgroup;
+	draft->flags = WB_PEER_CONNECTED;
+	draft->uid = s->records.origin.uid;
+	if (!bpf_map_update_elem(&peers, key, draft, BPF_NOEXIST)) {
+		wb_count_of(&peer_users, draft->uid, 1);
+		context = s->flags & WB_HAS_CONTEXT ? bpf_sk_storage_get(&socket_contexts, sk, 0, 0) : NULL;
+		if (context)
+			bpf_map_update_elem(&peer_contexts, key, context, BPF_ANY);
+	}
+	return bpf_map_lookup_elem(&peers, key);
 }
 
 /* What the kernel has made the source of a connected socket's datagrams; the hook may not read it. */
@@ -211,8 +211,10 @@ static __always_inline void wb_release(struct bpf_sock *sk)
 	if (!own)
 		return;
 	name = *(volatile __u64 *)&own->connected;
-	if (name)
-		wb_part_unmet(sk, own, name); /* if it is none */
+	if (name) {
+		wb_part_unmet(sk, own, name);            /* if it is none */
+		wb_part(own, name, own->connected_port); /* before it is closed: then it is found by its source */
+	}
 	wb_part_connected(own);
 	wb_part_unconnected(own);
 }

@@ -106,11 +106,13 @@ static __noinline bool wb_datagrams_are_of(struct bpf_sock *sk, __u64 id, __u32 
 	return wb_is_in_cgroup(&c, id, level);
 }
 
-/* The flow's proxy has read a datagram of it for the first time. */
-static __always_inline void wb_arrive_peer(struct wb_peer *peer)
+/* The flow's proxy has read a datagram of it. The first time there is something to tell, and more if it was `kept`. */
+static __always_inline void wb_arrive_peer(struct wb_peer *peer, const struct wb_outcome *kept)
 {
 	if (peer->flags & WB_PEER_ARRIVED || __sync_fetch_and_or(&peer->flags, WB_PEER_ARRIVED) & WB_PEER_ARRIVED)
 		return;
+	if (kept)
+		wb_report_kept(kept);
 	wb_report_accepted(&peer->socket);
 	wb_list_candidate(&peer->socket);
 	wb_count_provider(wb_newest_hop(&peer->socket)->handle, WB_PROVIDER_ARRIVED);

@@ -452,3 +452,61 @@ for i in range(20):
 		})
 	}
 }
+
+// TestDatagramsTooLate: an answer to a socket that is closed reaches no other
+// one that has its port by then.
+func TestDatagramsTooLate(t *testing.T) {
+	for _, tt := range []struct{ proxy, host, how string }{
+		{"127.0.0.1", "192.0.2.1", "sendto"},
+		{"127.0.0.1", "192.0.2.1", "connect"},
+		{"::1", "2001:db8::1", "sendto"},
+		{"::1", "2001:db8::1", "connect"},
+	} {
+		t.Run(tt.how+" "+tt.host, func(t *testing.T) {
+			t.Parallel()
+			env, _ := startUDPChain(t, "a")
+			proxy := env.Start("a", "python3", "-c", `
+import errno, signal, socket, sys
+host = sys.argv[1]
+proxy = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+proxy.bind((host, 7001))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+print("ready", flush=True)
+data, peer = proxy.recvfrom(99)
+signal.sigwait({signal.SIGUSR1})
+try:
+    proxy.sendto(data, peer); print("sent", flush=True)
+except OSError as e:
+    print(errno.errorcode[e.errno], flush=True)
+`, tt.proxy)
+			app := env.Start("app", "python3", "-c", `
+import signal, socket, sys
+how, host = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+before = socket.socket(family, socket.SOCK_DGRAM)
+before.bind(("", 5000))
+if how == "connect":
+    before.connect((host, 8080)); before.send(b"x")
+else:
+    before.sendto(b"x", (host, 8080))
+before.close()
+after = socket.socket(family, socket.SOCK_DGRAM)
+after.bind(("", 5000))
+after.setblocking(False)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+print("ready", flush=True)
+signal.sigwait({signal.SIGUSR1})
+try:
+    print("got", after.recvfrom(99), flush=True)
+except BlockingIOError:
+    print("nothing", flush=True)
+`, tt.how, tt.host)
+			if got := proxy.Stop(syscall.SIGUSR1); got != "ECONNREFUSED" {
+				t.Errorf("the proxy's answer: %s", got)
+			}
+			if got := app.Stop(syscall.SIGUSR1); got != "nothing" {
+				t.Errorf("the later socket %s", got)
+			}
+		})
+	}
+}

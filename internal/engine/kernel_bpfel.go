@@ -487,6 +487,7 @@ const (
 	kernelMapContexts         = "contexts"
 	kernelMapCounters         = "counters"
 	kernelMapDestinations     = "destinations"
+	kernelMapDrafts           = "drafts"
 	kernelMapEvents           = "events"
 	kernelMapInflight         = "inflight"
 	kernelMapInflightContexts = "inflight_contexts"
@@ -608,6 +609,7 @@ type kernelMapSpecs struct {
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
 	Destinations     *ebpf.MapSpec `ebpf:"destinations"`
+	Drafts           *ebpf.MapSpec `ebpf:"drafts"`
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
@@ -671,6 +673,7 @@ type kernelMaps struct {
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
 	Destinations     *ebpf.Map `ebpf:"destinations"`
+	Drafts           *ebpf.Map `ebpf:"drafts"`
 	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
@@ -704,6 +707,7 @@ func (m *kernelMaps) Close() error {
 		m.Contexts,
 		m.Counters,
 		m.Destinations,
+		m.Drafts,
 		m.Events,
 		m.Inflight,
 		m.InflightContexts,

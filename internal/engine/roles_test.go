@@ -48,6 +48,10 @@ func TestMain(m *testing.M) {
 		err = playCover(os.Args[1], os.Args[2])
 	case "mutate":
 		err = playMutate(os.Args[1:])
+	case "packet-relay":
+		err = playPacketRelay(os.Args[1])
+	case "packet-client":
+		err = playPacketClient(os.Args[1], os.Args[2])
 	case "go-listener":
 		err = playGoListener(os.Args[1])
 	default:

@@ -90,6 +90,7 @@ const (
 	twinMapContexts         = "contexts"
 	twinMapCounters         = "counters"
 	twinMapDestinations     = "destinations"
+	twinMapDrafts           = "drafts"
 	twinMapEvents           = "events"
 	twinMapInflight         = "inflight"
 	twinMapInflightContexts = "inflight_contexts"
@@ -180,6 +181,7 @@ type twinMapSpecs struct {
 	Contexts         *ebpf.MapSpec `ebpf:"contexts"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
 	Destinations     *ebpf.MapSpec `ebpf:"destinations"`
+	Drafts           *ebpf.MapSpec `ebpf:"drafts"`
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	Inflight         *ebpf.MapSpec `ebpf:"inflight"`
 	InflightContexts *ebpf.MapSpec `ebpf:"inflight_contexts"`
@@ -244,6 +246,7 @@ type twinMaps struct {
 	Contexts         *ebpf.Map `ebpf:"contexts"`
 	Counters         *ebpf.Map `ebpf:"counters"`
 	Destinations     *ebpf.Map `ebpf:"destinations"`
+	Drafts           *ebpf.Map `ebpf:"drafts"`
 	Events           *ebpf.Map `ebpf:"events"`
 	Inflight         *ebpf.Map `ebpf:"inflight"`
 	InflightContexts *ebpf.Map `ebpf:"inflight_contexts"`
@@ -279,6 +282,7 @@ func (m *twinMaps) Close() error {
 		m.Contexts,
 		m.Counters,
 		m.Destinations,
+		m.Drafts,
 		m.Events,
 		m.Inflight,
 		m.InflightContexts,
