@@ -15,7 +15,6 @@ type quicPackets struct {
 	mu     sync.Mutex
 	flow   quic.Flow
 	isQUIC bool
-	said   *quic.Connection // the last that there was a line about
 }
 
 // ToServer looks for names for as long as there are some to block. Without, the
@@ -31,8 +30,8 @@ func (p *quicPackets) ToServer(datagram []byte) (forward, more bool, answer []by
 	p.isQUIC = true
 	forward, answer = p.judge(c)
 	isRead := c.Hello != nil || c.Err != nil
-	if isRead && c != p.said {
-		p.said = c
+	if isRead && !c.Said {
+		c.Said = true
 		p.service.line(p.who, "QUIC %s", p.describe(c))
 	}
 	return forward, blocks || !isRead, answer
@@ -43,7 +42,8 @@ func (p *quicPackets) ToServer(datagram []byte) (forward, more bool, answer []by
 func (p *quicPackets) judge(c *quic.Connection) (forward bool, answer []byte) {
 	switch {
 	case c.Err != nil:
-		return p.service.Rules.Len() == 0, nil
+		c.Barred = p.service.Rules.Len() > 0
+		return !c.Barred, nil
 	case c.Hello == nil:
 		return true, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"time"
 )
 
 // Flow reads what a client sends to one server from one of its ports: it may
@@ -11,18 +12,22 @@ import (
 // concurrent use.
 type Flow struct {
 	connections []*Connection // the oldest first
+	full        Connection    // stands for those for which there is no room
 }
 
 // Connection is one of a [Flow], from the client's first datagram to its
 // hello.
 type Connection struct {
 	Hello *Hello // nil: not complete
-	Err   error  // why none can be expected, as of [Sniffer.Add]
+	Err   error  // why none can be expected, or why it does not count; as of [Sniffer.Add]
 
-	// Barred is for the caller: [Flow.Read] finds the same Connection for what
-	// the client sends of it once more.
+	// Barred and Said are for the caller: [Flow.Read] finds the same Connection
+	// for what the client sends of it once more. Read clears Said when there is
+	// something else to say.
 	Barred bool
+	Said   bool
 
+	begun   time.Time
 	first   packet // of its first datagram, of which only the IDs are kept
 	server  []byte // the ID that the server has chosen; nil: it has not answered
 	sniffer Sniffer
@@ -36,6 +41,10 @@ const (
 	// maxBegun are of those whose hello is not complete. No client has so many,
 	// and who forgot one of them would miss its hello.
 	maxBegun = 16
+
+	// longestHandshake is for how long a server waits for the rest of a hello, of
+	// which it may have a part. A barred connection is not forgotten before.
+	longestHandshake = 30 * time.Second
 )
 
 var errTooManyBegun = errors.New("client has begun too many connections at once")
@@ -50,15 +59,28 @@ func (f *Flow) Read(datagram []byte) *Connection {
 	}
 	for p := range initials(datagram) {
 		c := f.find(p)
+		if c == nil && len(datagram) < minInitialDatagram {
+			return nil
+		}
 		if c == nil {
 			c = f.begin(p)
 		}
-		if c.Err == nil {
-			c.Hello, c.Err = c.sniffer.Add(datagram)
-		}
+		c.read(datagram)
 		return c
 	}
 	return nil
+}
+
+func (c *Connection) read(datagram []byte) {
+	switch {
+	case c.Err != nil:
+	case c.Hello == nil:
+		c.Hello, c.Err = c.sniffer.Add(datagram)
+	default:
+		if c.Err = c.sniffer.again(datagram); c.Err != nil {
+			c.Hello, c.Said = nil, false
+		}
+	}
 }
 
 // Reply reads a datagram of the server: with which ID it has answered. What it
@@ -82,7 +104,7 @@ func (f *Flow) Reply(datagram []byte) {
 // to the ID that the server chose when it hears from it, and keeps the keys.
 func (f *Flow) find(p packet) *Connection {
 	for _, c := range f.connections {
-		if bytes.Equal(c.first.dcid, p.dcid) {
+		if c.first.version.number == p.version.number && bytes.Equal(c.first.dcid, p.dcid) {
 			return c
 		}
 	}
@@ -95,14 +117,12 @@ func (f *Flow) find(p packet) *Connection {
 }
 
 func (f *Flow) begin(p packet) *Connection {
-	c := &Connection{first: packet{version: p.version, dcid: bytes.Clone(p.dcid), scid: bytes.Clone(p.scid)}}
-	if f.begun() >= maxBegun {
-		c.Err = errTooManyBegun
-		return c
+	if f.begun() >= maxBegun || len(f.connections) >= maxConnections && !f.forget() {
+		f.full.Err = errTooManyBegun
+		return &f.full
 	}
-	if len(f.connections) >= maxConnections {
-		f.forget()
-	}
+	first := packet{version: p.version, dcid: bytes.Clone(p.dcid), scid: bytes.Clone(p.scid)}
+	c := &Connection{first: first, begun: time.Now()}
 	f.connections = append(f.connections, c)
 	return c
 }
@@ -117,10 +137,15 @@ func (f *Flow) begun() (n int) {
 }
 
 // forget makes room: first of what is done with, and may go on.
-func (f *Flow) forget() {
-	i := slices.IndexFunc(f.connections, func(c *Connection) bool { return !c.Barred && (c.Hello != nil || c.Err != nil) })
+func (f *Flow) forget() bool {
+	isDone := func(c *Connection) bool { return c.Hello != nil || c.Err != nil }
+	i := slices.IndexFunc(f.connections, func(c *Connection) bool { return isDone(c) && !c.Barred })
 	if i < 0 {
-		i = slices.IndexFunc(f.connections, func(c *Connection) bool { return c.Hello != nil || c.Err != nil })
+		i = slices.IndexFunc(f.connections, func(c *Connection) bool { return isDone(c) && time.Since(c.begun) > longestHandshake })
 	}
-	f.connections = slices.Delete(f.connections, i, i+1) // maxBegun leaves one
+	if i < 0 {
+		return false
+	}
+	f.connections = slices.Delete(f.connections, i, i+1)
+	return true
 }

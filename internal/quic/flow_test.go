@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
@@ -91,6 +92,39 @@ func TestFlowForgets(t *testing.T) {
 	if f.Read(barred) != c {
 		t.Error("the barred one was forgotten")
 	}
+}
+
+// TestFlowFullOfBarred: a server may have a part of a hello that was barred, and
+// wait for the rest: it is not forgotten meanwhile, however many there are.
+func TestFlowFullOfBarred(t *testing.T) {
+	t.Parallel()
+	var flights [][][]byte
+	for range 33 {
+		flights = append(flights, flight(t, quicgo.Version1, clientConfig("barred.example", tls.X25519MLKEM768), 2))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var f quic.Flow
+		var barred []*quic.Connection
+		for _, parts := range flights[:32] {
+			f.Read(parts[0])
+			c := f.Read(parts[1])
+			c.Barred = true
+			barred = append(barred, c)
+			time.Sleep(time.Millisecond)
+		}
+		if c := f.Read(flights[32][0]); c.Err == nil {
+			t.Error("there was room for one more")
+		}
+		for i, c := range barred {
+			if f.Read(flights[i][1]) != c {
+				t.Fatalf("number %d was forgotten", i)
+			}
+		}
+		time.Sleep(31 * time.Second)
+		if c := f.Read(flights[32][0]); c.Err != nil {
+			t.Errorf("later: %v", c.Err)
+		}
+	})
 }
 
 // TestRefuse: clients take the refusal for what it says, in both versions.

@@ -70,16 +70,13 @@ func cutPacket(datagram []byte) (p packet, rest []byte, ok bool) {
 }
 
 // initials are the Initial packets of a datagram that a server looks at: those
-// with the same ID as the first packet.
+// with the same ID and the same version as the first packet.
 func initials(datagram []byte) iter.Seq[packet] {
 	return func(yield func(packet) bool) {
-		if len(datagram) < minInitialDatagram {
-			return
-		}
 		first, _, _ := cutPacket(datagram)
 		for {
 			p, rest, ok := cutPacket(datagram)
-			if !ok || !bytes.Equal(p.dcid, first.dcid) {
+			if !ok || p.version.number != first.version.number || !bytes.Equal(p.dcid, first.dcid) {
 				return
 			}
 			if p.initial && !yield(p) {

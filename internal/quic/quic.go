@@ -27,7 +27,7 @@ const (
 	maxDatagrams = 16
 	maxCrypto    = 64 << 10 // also the longest ClientHello of crypto/tls
 
-	// A server discards Initial packets in smaller datagrams.
+	// A server begins no connection with a smaller datagram. Some go on with one.
 	minInitialDatagram = 1200
 )
 
@@ -76,10 +76,26 @@ func (s *Sniffer) Add(datagram []byte) (*Hello, error) {
 	if s.hello == nil && s.err == nil && s.datagrams == maxDatagrams {
 		s.err = fmt.Errorf("no complete ClientHello in %d datagrams", maxDatagrams)
 	}
-	if (s.hello != nil || s.err != nil) && s.current != nil {
-		s.current.crypto = stream{} // it has been read; the keys tell what else belongs to it
+	if s.err != nil && s.current != nil {
+		s.current.crypto = stream{} // the keys tell what else belongs to it
 	}
 	return s.hello, s.err
+}
+
+// again reads a datagram that comes after the hello. It has to agree with it:
+// the server may have dropped what the hello was read from, or have forgotten the
+// connection, and read another one from this.
+func (s *Sniffer) again(datagram []byte) error {
+	for p := range initials(datagram) {
+		frames, ok := s.current.open(p)
+		if !ok {
+			continue
+		}
+		if err := s.current.crypto.readFrames(frames); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Sniffer) read(datagram []byte) (*Hello, error) {
@@ -87,6 +103,9 @@ func (s *Sniffer) read(datagram []byte) (*Hello, error) {
 	for p := range initials(datagram) {
 		frames, ok := s.current.open(p)
 		if !ok {
+			if len(datagram) < minInitialDatagram {
+				continue
+			}
 			if begun == nil {
 				var err error
 				if begun, err = newAttempt(p); err != nil {
@@ -144,6 +163,7 @@ func (a *attempt) hello() (*Hello, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.crypto.keep(message)
 	h.Version = a.version
 	return h, nil
 }

@@ -284,7 +284,6 @@ func TestServerWouldIgnore(t *testing.T) {
 		name     string
 		datagram []byte
 	}{
-		{"small datagram", sampleHeader.seal(tail)},
 		{"another ID in one datagram", slices.Concat(otherID.seal(nil), sealed(tail))},
 		{"another packet type", zeroRTT.seal(long)},
 		{"keys of another version", otherVersion.seal(long)},
@@ -298,6 +297,16 @@ func TestServerWouldIgnore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSmallDatagram: servers begin no connection with one, but go on with one.
+func TestSmallDatagram(t *testing.T) {
+	t.Parallel()
+	end := len(sampleHello)
+	head, tail := crypto(sampleHello, 0, 100), crypto(sampleHello, 100, end)
+	wantHello(t, sampleRead, sealed(head), sampleHeader.seal(tail))
+	var s quic.Sniffer
+	wantNothing(t, &s, sampleHeader.seal(head), sealed(tail))
 }
 
 func TestNotQUIC(t *testing.T) {

@@ -1,6 +1,10 @@
 package quic
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+	"slices"
+)
 
 // stream puts the handshake together, whose parts come in any order. One that
 // comes twice costs no more than its length.
@@ -8,6 +12,7 @@ type stream struct {
 	data  []byte
 	have  []bool // for each byte of data
 	whole int    // bytes before the first gap
+	end   int    // of the hello, once it has been read: what is behind it is not kept
 }
 
 // write refuses what differs from the same part before: who lets one of two
@@ -17,6 +22,9 @@ func (s *stream) write(offset uint64, part []byte) error {
 		return fmt.Errorf("handshake has more than %d bytes", maxCrypto)
 	}
 	start := int(offset)
+	if s.end > 0 {
+		part = part[:min(len(part), max(s.end-start, 0))]
+	}
 	if more := start + len(part) - len(s.data); more > 0 {
 		s.data = append(s.data, make([]byte, more)...)
 		s.have = append(s.have, make([]bool, more)...)
@@ -31,6 +39,11 @@ func (s *stream) write(offset uint64, part []byte) error {
 		s.whole++
 	}
 	return nil
+}
+
+// keep keeps the hello alone, for what is sent again to be compared with it.
+func (s *stream) keep(hello []byte) {
+	*s = stream{data: bytes.Clone(hello), have: slices.Repeat([]bool{true}, len(hello)), whole: len(hello), end: len(hello)}
 }
 
 // clientHello returns the first message, nil if parts are missing.
