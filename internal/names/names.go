@@ -73,7 +73,10 @@ type entry struct {
 }
 
 // Learn returns when Set has been told.
-func (k *Keeper) Learn(found dns.Resolved) { k.memory.Add(found) }
+func (k *Keeper) Learn(found dns.Resolved) {
+	k.memory.Add(found)
+	k.dirty.Store(true) // also if nothing but its end is another one
+}
 
 // Of returns the names that have led to an address of late, the newest first.
 func (k *Keeper) Of(addr netip.Addr) []string {

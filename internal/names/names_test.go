@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/waybill-net/waybill/internal/dns"
@@ -82,6 +83,30 @@ func TestRestart(t *testing.T) {
 	if second.Newest(netip.MustParseAddr("192.0.2.9")) != "" {
 		t.Error("an address that nobody has told has a name")
 	}
+}
+
+// TestRenewed: an answer that says the same again is known for longer, also by
+// the next one.
+func TestRenewed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "names.json")
+	synctest.Test(t, func(t *testing.T) {
+		first := open(t, names.Options{Path: path})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			first.Run(ctx)
+		}()
+		first.Learn(resolved("a.example", "192.0.2.1", 2*time.Minute))
+		time.Sleep(time.Minute)
+		first.Learn(resolved("a.example", "192.0.2.1", 2*time.Minute))
+		time.Sleep(90 * time.Second)
+		cancel()
+		<-done
+		if second := open(t, names.Options{Path: path}); second.Newest(netip.MustParseAddr("192.0.2.1")) != "a.example" {
+			t.Error("after a restart it is forgotten")
+		}
+	})
 }
 
 // TestBrokenFile: it is said, and the keeper begins with nothing.
