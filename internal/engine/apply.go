@@ -35,18 +35,21 @@ func (e *Engine) Apply(p policy.Policy) error {
 // if something has come, gone or been replaced. It reports whether it had to.
 func (e *Engine) Refresh() (bool, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.table == nil {
+	p, generation, known := e.policy, e.generation, e.table != nil
+	e.mu.Unlock()
+	if !known {
 		return false, nil
 	}
-	ids, err := identity.Resolve(e.policy)
+	ids, err := identity.Resolve(p) // without the lock, as in Apply: programs wait in SetNames for their answers
 	if err != nil {
 		return false, fmt.Errorf("refresh policy: %w", err)
 	}
-	if reflect.DeepEqual(ids, e.ids) {
-		return false, nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.generation != generation || reflect.DeepEqual(ids, e.ids) {
+		return false, nil // another policy has been looked up later
 	}
-	return true, e.apply(e.policy, ids)
+	return true, e.apply(p, ids)
 }
 
 // Generation numbers the policies that were in force, since the maps were
