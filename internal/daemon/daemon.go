@@ -107,6 +107,8 @@ type Daemon struct {
 	units   units
 	lock    *os.File // of the run directory
 
+	proxyDirs atomic.Pointer[[]string] // cgroups of providers of the policy in force
+
 	mu      sync.Mutex // one change at a time
 	applied applied    // the policy in force
 	proxies map[string]*proxy

@@ -28,13 +28,9 @@ func (d *Daemon) namesSocket() string {
 }
 
 // isProxy reports whether a process belongs to a provider of the policy in
-// force.
+// force. It does without d.mu, which is held while proxies are started and
+// stopped: programs wait for their answers meanwhile.
 func (d *Daemon) isProxy(p *control.Peer) bool {
-	d.mu.Lock()
-	var dirs []string
-	for _, provider := range d.applied.effective.Providers {
-		dirs = append(dirs, provider.Cgroup)
-	}
-	d.mu.Unlock()
-	return p.IsIn(dirs...)
+	dirs := d.proxyDirs.Load()
+	return dirs != nil && p.IsIn(*dirs...)
 }

@@ -72,8 +72,7 @@ func (d *Daemon) put(next applied) error {
 	if err := d.engine.Apply(next.effective); err != nil {
 		return errors.Join(err, undo())
 	}
-	d.applied = next
-	d.watcher.Changed()
+	d.noteApplied(next)
 	// It is in force whatever happens now.
 	if err := errors.Join(d.stopUnwanted(next.file.Policy), d.save(next)); err != nil {
 		d.log.Error("after a change of policy", "error", err)
@@ -93,9 +92,20 @@ func (d *Daemon) reapply() error {
 	if err := d.engine.Apply(next.effective); err != nil {
 		return err
 	}
-	d.applied = next
-	d.watcher.Changed()
+	d.noteApplied(next)
 	return nil
+}
+
+// noteApplied tells those who have to know what is in force now. The caller
+// holds d.mu.
+func (d *Daemon) noteApplied(next applied) {
+	d.applied = next
+	var dirs []string
+	for _, p := range next.effective.Providers {
+		dirs = append(dirs, p.Cgroup)
+	}
+	d.proxyDirs.Store(&dirs)
+	d.watcher.Changed()
 }
 
 // effective is the policy with the places of processes filled in, and with
