@@ -109,8 +109,14 @@ type NamesClient struct {
 	http   http.Client
 }
 
-// tellTimeout: a program waits for its answer meanwhile.
-const tellTimeout = 2 * time.Second
+const (
+	// tellTimeout: a program waits for its answer meanwhile.
+	tellTimeout = 2 * time.Second
+
+	// maxTelling is how many connections a client has. What others of its user
+	// have counts with them for the server's maxOpen.
+	maxTelling = 8
+)
 
 // NewNamesClient is for the server at a path.
 func NewNamesClient(socket string) *NamesClient {
@@ -118,7 +124,9 @@ func NewNamesClient(socket string) *NamesClient {
 	return &NamesClient{socket: socket, http: http.Client{
 		Timeout: tellTimeout,
 		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
+			DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
+			MaxConnsPerHost: maxTelling, MaxIdleConnsPerHost: maxTelling,
+			IdleConnTimeout: idleTimeout / 2, // before the server ends one while something is told on it
 		},
 	}}
 }

@@ -2,11 +2,14 @@ package control_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +67,64 @@ func TestTell(t *testing.T) {
 	err := control.NewNamesClient("/nonexistent/names.sock").Tell(t.Context(), dns.Resolved{Name: "a.example"})
 	if err == nil || !strings.Contains(err.Error(), "no daemon listens there") {
 		t.Errorf("without a server: %v", err)
+	}
+}
+
+// countingListener counts connections.
+type countingListener struct {
+	net.Listener
+	n atomic.Int32
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.n.Add(1)
+	}
+	return c, err
+}
+
+// TestTellAtOnce: however many answers come at once, all are told, on few
+// connections: of those that a user may have, nothing is lost.
+func TestTellAtOnce(t *testing.T) {
+	const answers, most = 200, 8
+	var (
+		learning sync.WaitGroup
+		learnt   atomic.Int32
+	)
+	learning.Add(most)
+	s := &control.NamesServer{Learn: func(dns.Resolved) {
+		if learnt.Add(1) <= most {
+			learning.Done()
+			learning.Wait()
+		}
+	}}
+	socket := filepath.Join(t.TempDir(), "names.sock")
+	l, err := s.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counting := &countingListener{Listener: l}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, counting) }()
+	client := control.NewNamesClient(socket)
+	found := dns.Resolved{Name: "a.example", Addresses: map[netip.Addr]time.Duration{netip.MustParseAddr("192.0.2.1"): time.Minute}}
+	var telling sync.WaitGroup
+	for range answers {
+		telling.Go(func() {
+			if err := client.Tell(t.Context(), found); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	telling.Wait()
+	if n := counting.n.Load(); learnt.Load() != answers || n > most {
+		t.Errorf("%d of %d learnt, on %d connections", learnt.Load(), answers, n)
+	}
+	cancel()
+	if err := controltest.Within(t, served, "end of the server"); err != nil {
+		t.Error(err)
 	}
 }
 
