@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
 	"github.com/waybill-net/waybill/internal/control"
@@ -23,10 +24,7 @@ func listenNames(s *stage, opts Options) (*toldNames, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := &control.NamesServer{
-		MayTell: func(p *control.Peer) bool { return p.IsIn(s.proxies...) },
-		Learn:   keeper.Learn,
-	}
+	server := &control.NamesServer{MayTell: s.isProxy, Learn: keeper.Learn}
 	t := &toldNames{socket: filepath.Join(s.work.path, filepath.Base(control.DefaultNamesSocket)), ended: make(chan error, 2)}
 	l, err := server.Listen(t.socket)
 	if err != nil {
@@ -44,6 +42,5 @@ func listenNames(s *stage, opts Options) (*toldNames, error) {
 
 func (t *toldNames) close() error {
 	t.cancel()
-	<-t.ended
-	return <-t.ended
+	return errors.Join(<-t.ended, <-t.ended)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/waybill-net/waybill/internal/cgroup"
+	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/routes"
@@ -123,9 +124,11 @@ type stage struct {
 	work      *workDir
 	engine    *engine.Engine
 	names     *toldNames
-	proxies   []string // cgroups of providers
-	unfollow  func()   // ends what follows the routes
+	unfollow  func() // ends what follows the routes
 	appCgroup string
+
+	mu      sync.Mutex // proxies that run may tell names before the last has started
+	proxies []string   // cgroups of providers
 }
 
 func newStage(opts Options) (s *stage, err error) {
@@ -190,8 +193,17 @@ func (s *stage) cgroup(name string) (string, error) {
 // proxyCgroup makes one for the processes of a provider.
 func (s *stage) proxyCgroup(name string) (string, error) {
 	dir, err := s.cgroup(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.proxies = append(s.proxies, dir)
 	return dir, err
+}
+
+// isProxy reports whether a process belongs to a provider.
+func (s *stage) isProxy(p *control.Peer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.IsIn(s.proxies...)
 }
 
 // close takes everything away. Whatever still runs in the scope is killed.
