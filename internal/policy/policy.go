@@ -353,8 +353,11 @@ func (f Filter) check(providers map[string]bool) error {
 		}
 	}
 	for _, pattern := range f.Domains {
-		if parsed, err := domain.Parse(pattern); err != nil || parsed != pattern {
-			return fmt.Errorf("domain %q is not a pattern of a name in its canonical form: %w", pattern, err)
+		switch parsed, err := domain.Parse(pattern); {
+		case err != nil:
+			return fmt.Errorf("domain %q: %w", pattern, err)
+		case parsed != pattern:
+			return fmt.Errorf("domain %q is not in its canonical form, %q", pattern, parsed)
 		}
 	}
 	if f.DropQUIC {

@@ -104,6 +104,13 @@ func TestCompileErrors(t *testing.T) {
 		{"10241 filters, at most 10240", func(p *policy.Policy) {
 			p.Filters = slices.Repeat(p.Filters, policy.MaxFilters+1)
 		}},
+		{`domain "a..example": two dots`, func(p *policy.Policy) { p.Filters[0].Domains = []string{"a..example"} }},
+		{`domain "A.example" is not in its canonical form, "a.example"`, func(p *policy.Policy) { p.Filters[0].Domains = []string{"A.example"} }},
+		{"QUIC is dropped for given ports only", func(p *policy.Policy) { p.Filters[0].DropQUIC = true }},
+		{"QUIC is dropped for filters that redirect TCP", func(p *policy.Policy) {
+			p.Filters[0].DropQUIC, p.Filters[0].Ports = true, []policy.PortRange{policy.Port(443)}
+			p.Filters[0].Protocols = []policy.Protocol{policy.TCP, policy.UDP}
+		}},
 		{"unknown action 3", func(p *policy.Policy) { p.Filters[0].Action = 3 }},
 		{"a context belongs to a redirect; the action is block", func(p *policy.Policy) {
 			p.Filters[0].Action, p.Filters[0].Context = policy.ActionBlock, []byte("c")
