@@ -80,9 +80,10 @@ func runDaemon(ctx context.Context, opts daemon.Options, api apiFlags, stderr io
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	go reloadOnHangup(ctx, d, opts.Log)
 	var serving sync.WaitGroup
+	defer serving.Wait() // before the daemon is closed, whatever ends it
+	defer cancel()
 	serving.Go(func() { logError(opts.Log, "serving the API", server.Serve(ctx, l)) })
 	if err := serveNames(ctx, d, opts, &serving); err != nil {
 		return err
@@ -94,8 +95,6 @@ func runDaemon(ctx context.Context, opts daemon.Options, api apiFlags, stderr io
 		}
 		serving.Go(func() { logError(opts.Log, "serving metrics", server.ServeMetrics(ctx, l)) })
 	}
-	defer serving.Wait()
-	defer cancel()
 	sd.SdNotify(false, sd.SdNotifyReady)
 	err = d.Work(ctx)
 	sd.SdNotify(false, sd.SdNotifyStopping)
