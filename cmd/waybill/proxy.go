@@ -13,6 +13,7 @@ import (
 
 	"github.com/waybill-net/waybill/internal/control"
 	"github.com/waybill-net/waybill/internal/dns"
+	"github.com/waybill-net/waybill/internal/domain"
 	"github.com/waybill-net/waybill/internal/inspect"
 )
 
@@ -108,12 +109,16 @@ func loadList(rules *dns.Rules, path string) error {
 }
 
 // tell is for a daemon that may come and go: that there is none is no error,
-// unless one was named. Other trouble is said once.
+// unless one was named. Nor is a name that a program asked for and that is none
+// of a host: no filter can ask for it. Other trouble is said once.
 func (f *proxyFlags) tell(stderr io.Writer) func(context.Context, dns.Resolved) {
 	socket := cmp.Or(f.names, os.Getenv(control.NamesVariable), control.DefaultNamesSocket)
 	client := control.NewNamesClient(socket)
 	var once sync.Once
 	return func(ctx context.Context, found dns.Resolved) {
+		if _, err := domain.ParseName(found.Name); err != nil {
+			return
+		}
 		err := client.Tell(ctx, found)
 		if err != nil && (f.names != "" || !errors.Is(err, control.ErrNoDaemon)) {
 			once.Do(func() { fmt.Fprintf(stderr, "waybill: names are not told: %v\n", err) })

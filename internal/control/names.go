@@ -86,14 +86,14 @@ func (s *NamesServer) names(w http.ResponseWriter, r *http.Request) error {
 
 func (n Names) resolved() (dns.Resolved, error) {
 	found := dns.Resolved{Addresses: make(map[netip.Addr]time.Duration)}
-	pattern, err := domain.Parse(n.Name)
+	name, err := domain.ParseName(n.Name)
 	switch {
-	case err != nil || pattern[0] == '*':
+	case err != nil:
 		return found, badRequest("give one as DNS has it: www.example.com", "%q is no name of a host", n.Name)
 	case len(n.Addresses) == 0 || len(n.Addresses) > maxNames:
 		return found, badRequest("give what one answer of a resolver has", "%d addresses; want 1 to %d", len(n.Addresses), maxNames)
 	}
-	found.Name = pattern
+	found.Name = name
 	for _, a := range n.Addresses {
 		if !a.Address.IsValid() || a.Address.IsUnspecified() {
 			return found, badRequest("give those that the name leads to", "address %q", a.Address)

@@ -9,6 +9,7 @@
 package domain
 
 import (
+	"errors"
 	"iter"
 	"strings"
 )
@@ -23,6 +24,16 @@ func Parse(pattern string) (string, error) {
 		name = everythingBelow + name
 	}
 	return name, err
+}
+
+// ParseName does the same for the name of a host, which is a pattern of the
+// first form.
+func ParseName(name string) (string, error) {
+	parsed, s, err := parse(name)
+	if err == nil && s == below {
+		err = errors.New("a pattern, not a name")
+	}
+	return parsed, err
 }
 
 // Canonical is the form in which names are compared and shown: in lower case

@@ -21,6 +21,15 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestParseName(t *testing.T) {
+	for name, want := range map[string]string{"A.Example.": "a.example", "*.a.example": "", "a b.example": "", ".": ""} {
+		got, err := domain.ParseName(name)
+		if got != want && err == nil || (err == nil) != (want != "") {
+			t.Errorf("%s: got %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
+
 // TestPatterns: they are what a set with one of them matches by.
 func TestPatterns(t *testing.T) {
 	for name, want := range map[string][]string{
