@@ -405,11 +405,12 @@ static __always_inline bool wb_drops_quic(struct wb_attempt *a)
 	a->query.dst.protocol = IPPROTO_TCP;
 	bpf_loop(WB_MAX_PROVIDERS + 1, wb_suppose, a, 0);
 	a->query.dst.protocol = IPPROTO_UDP;
-	if (a->decision.verdict == WB_DROP_QUIC)
-		return true;
+	/* What is told is told of who connects, not of the proxy that would. */
 	a->query.down = 0;
 	a->query.n_hops = a->n_hops;
 	a->query.self = a->n_hops ? -1 : wb_current_provider(a->policy);
+	if (a->decision.verdict == WB_DROP_QUIC)
+		return true;
 	wb_identify_if_asked(a);
 	return false;
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/waybill-net/waybill/internal/engine"
+	"github.com/waybill-net/waybill/internal/flow"
 	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/testenv"
 )
@@ -174,4 +175,38 @@ func isRefused(c net.Conn, err error) (bool, error) {
 		return false, fmt.Errorf("unexpected refusal: %w", err)
 	}
 	return false, c.Close()
+}
+
+// TestQUICDroppedLater: what is told of UDP that the second proxy of a chain
+// would get as TCP is told of the program.
+func TestQUICDroppedLater(t *testing.T) {
+	t.Parallel()
+	env := testenv.New(t)
+	e := open(t, env, engine.Options{})
+	startOrigin(t, env)
+	p := chain(env, "a", "b")
+	p.Filters[1].DropQUIC = true
+	apply(t, e, p)
+	for i, name := range []string{"a", "b"} {
+		address := p.Providers[i]
+		env.StartCommand(roleCommand(env, name, "proxy", address.Listen.String(), address.Listen6.String()))
+	}
+	events := readEvents(t, e)
+	dst := net.JoinHostPort(testenv.Outside4.String(), fmt.Sprint(originPort))
+	var refusals []datagramRefusals
+	var out []byte
+	env.Inside(func() (err error) {
+		out, err = roleCommand(env, "app", "datagrams", dst).Output()
+		return err
+	})
+	decode(t, string(out), &refusals)
+	if want := []datagramRefusals{{true, true}}; !slices.Equal(refusals, want) {
+		t.Errorf("refused %+v", refusals)
+	}
+	for range 2 {
+		event := events.next(flow.QUICDropped)
+		if event.Provider != "b" || event.Hop != 0 || event.Kinship != "" || event.Process.PID == 0 {
+			t.Errorf("got %+v", event)
+		}
+	}
 }
