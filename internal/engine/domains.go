@@ -29,8 +29,7 @@ func (e *Engine) SetNames(addr netip.Addr, names []string) error {
 	if e.table == nil || !e.table.AsksNames() {
 		return nil
 	}
-	class, asked := e.table.Named(addr, names)
-	if err := e.putNamed(class, asked); err != nil {
+	if err := e.putNamed(addr, names); err != nil {
 		return fmt.Errorf("set names of %s: %w", addr, err)
 	}
 	return nil
@@ -39,7 +38,8 @@ func (e *Engine) SetNames(addr netip.Addr, names []string) error {
 // putNamed puts the class of an address beside those of the policy in force,
 // or takes it away. A class that the policy has for the same address itself
 // stays, and means it without names again.
-func (e *Engine) putNamed(class policy.Class, asked bool) error {
+func (e *Engine) putNamed(addr netip.Addr, names []string) error {
+	class, asked := e.table.Named(addr, names)
 	keys, sets := encodeClasses([]policy.Class{class}, e.generation)
 	key := keys[0]
 	_, there := e.addresses[key]
@@ -52,6 +52,7 @@ func (e *Engine) putNamed(class policy.Class, asked bool) error {
 	}
 	delete(e.addresses, key)
 	if slices.Contains(e.classes, key) {
+		_, sets = encodeClasses([]policy.Class{e.table.Unnamed(addr)}, e.generation)
 		return e.objects.Classes.Put(&key, &sets[0])
 	}
 	if err := e.objects.Classes.Delete(&key); !errors.Is(err, ebpf.ErrKeyNotExist) {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/waybill-net/waybill/internal/engine"
+	"github.com/waybill-net/waybill/internal/policy"
 	"github.com/waybill-net/waybill/internal/testenv"
 )
 
@@ -20,6 +21,9 @@ func TestNames(t *testing.T) {
 	p.Filters[0].Domains = []string{"*.example.org", "example.net"}
 	apply(t, e, p)
 	env.StartCommand(roleCommand(env, "a", "proxy", "127.0.0.1:7001", "[::1]:7001"))
+	alone := policy.Filter{
+		Name: "alone", Provider: "a", Destination: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")}, Ports: []policy.PortRange{policy.Port(1)},
+	}
 	redirected := func(host string) bool {
 		t.Helper()
 		before := counters(t, e)["redirected"]
@@ -49,6 +53,10 @@ func TestNames(t *testing.T) {
 		{"forgotten", "192.0.2.1", func() { set("192.0.2.1") }, false},
 		{"forgotten, and another policy", "192.0.2.1", func() { apply(t, e, p) }, false},
 		{"the others are not", "192.0.2.2", func() {}, true},
+		{"an address that the policy has as well", "192.0.2.2", func() { p.Filters = append(p.Filters, alone); apply(t, e, p) }, true},
+		{"forgotten, which the policy's class is not", "192.0.2.2", func() { set("192.0.2.2") }, false},
+		{"which it is for", "192.0.2.2", func() { p.Filters[1].Ports[0] = policy.Port(originPort); apply(t, e, p) }, true},
+		{"told and forgotten", "192.0.2.2", func() { set("192.0.2.2", "example.net"); set("192.0.2.2", "other.test") }, true},
 		{"no filter asks", "192.0.2.1", func() { p.Filters[0].Domains = nil; apply(t, e, p) }, true},
 	} {
 		step.do()

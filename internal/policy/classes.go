@@ -85,7 +85,7 @@ func (t *Table) AsksNames() bool { return len(t.byDomain) > 0 }
 
 // Named is the class of an address as a destination that these names led to.
 // False: no filter asks for any of them, and it is that of an address like any
-// other.
+// other, which takes its time to find out and is left to [Table.Unnamed].
 func (t *Table) Named(addr netip.Addr, names []string) (c Class, asked bool) {
 	var meant Set
 	for _, name := range names {
@@ -96,14 +96,29 @@ func (t *Table) Named(addr netip.Addr, names []string) (c Class, asked bool) {
 			}
 		}
 	}
-	c = Class{Dimension: DimDestination, Data: addr.As16(), Bits: 128}
+	if !asked {
+		return addressClass(addr), false
+	}
+	return t.address(addr, meant), true
+}
+
+// Unnamed is the class of an address as a destination that no name led to.
+func (t *Table) Unnamed(addr netip.Addr) Class { return t.address(addr, Set{}) }
+
+// address has those filters that ask for names if they are meant.
+func (t *Table) address(addr netip.Addr, meant Set) Class {
+	c := addressClass(addr)
 	for i := range t.Filters {
 		f := &t.Filters[i]
 		if (len(f.Domains) == 0 || meant.has(i)) && f.matchesAddr(addr) {
 			c.Members.add(i)
 		}
 	}
-	return c, asked
+	return c
+}
+
+func addressClass(addr netip.Addr) Class {
+	return Class{Dimension: DimDestination, Data: addr.As16(), Bits: 128}
 }
 
 // States returns the filters that match in each state, and last all of them.
