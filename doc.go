@@ -23,6 +23,9 @@
 //		}()
 //	}
 //
+// A proxy of UDP accepts flows in the place of connections ([ListenPacket]),
+// dials with [Dialer.DialOriginalPacket], and relays with a [PacketRelay].
+//
 // Proxies with sockets of their own use [QueryRecords] and [SetRecords], or
 // [Records.Control] with a [net.Dialer]. Underneath are two socket options,
 // documented in docs/sockopt.md, that work from any language.
@@ -31,5 +34,6 @@
 // the tool of the same name. Without it, and on systems that have none, every
 // call fails with an error that wraps [ErrNotSupported].
 //
-// The package starts no goroutine, keeps no state and never logs.
+// The package starts no goroutine that outlives a call, keeps no state and never
+// logs.
 package waybill

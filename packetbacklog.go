@@ -1,7 +1,6 @@
 package waybill
 
 import (
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -111,15 +110,15 @@ func (c *PacketConn) next() (datagram.Message, bool) {
 // end lets go of all who wait for the flow.
 func (c *PacketConn) end() {
 	c.mu.Lock()
-	ended, other := c.ended, c.closes
+	ended, onEnd := c.ended, c.onEnd
 	c.ended = true
 	c.mu.Unlock()
 	if ended {
 		return
 	}
 	close(c.done)
-	if other != nil {
-		other.Close()
+	if onEnd != nil {
+		onEnd()
 	}
 }
 
@@ -135,10 +134,10 @@ func (c *PacketConn) nextOr(r *PacketRelay) (datagram.Message, bool) {
 	return m, ok
 }
 
-// closeWith makes the end of the flow close something else. False: it has ended.
-func (c *PacketConn) closeWith(other io.Closer) bool {
+// atEnd has f called when the flow ends. False: it has ended.
+func (c *PacketConn) atEnd(f func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closes = other
+	c.onEnd = f
 	return !c.ended
 }

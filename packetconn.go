@@ -2,7 +2,6 @@ package waybill
 
 import (
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -25,7 +24,7 @@ type PacketConn struct {
 	mu      sync.Mutex
 	backlog backlog
 	relay   *PacketRelay // sends what comes, if it is not nil
-	closes  io.Closer    // with the flow
+	onEnd   func()
 	ended   bool
 
 	records Records

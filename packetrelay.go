@@ -22,12 +22,13 @@ type See func(datagram []byte) (forward, more bool)
 //
 // What nobody wants to see goes many at a time: the listener's goroutine, in
 // AcceptConn, sends what the application says, and what finds no room in the
-// socket's buffer is lost. While it is idle, a relay holds a socket, a
-// goroutine with a stack of 4 KB, and as much beside (TestIdleFlows).
+// socket's buffer is lost. While it is idle, a relay holds a
+// socket, a goroutine with a stack of 4 KB, and 3 KB beside (TestIdleFlows): 67 MB
+// for 10,000 flows.
 type PacketRelay struct {
 	// SeeSent and SeeReceived see what the application sends and receives, if
 	// they are set, each in a goroutine of its own. Who answers in the place of
-	// the destination writes to the PacketConn.
+	// the destination writes to the PacketConn; who ends the flow closes it.
 	SeeSent, SeeReceived See
 
 	// Failed hears why a datagram was not sent, or what ICMP has told of an
@@ -61,12 +62,13 @@ func (r *PacketRelay) Send(b []byte, tos uint8) error {
 	return err
 }
 
-// Run relays until the flow ends or upstream is closed, and closes both.
+// Run relays until the flow ends, and closes both sides.
 func (r *PacketRelay) Run() {
 	var sent sync.WaitGroup
 	defer sent.Wait()
-	defer r.Close()
-	if !r.conn.closeWith(r.upstream) {
+	defer r.upstream.Close()
+	defer r.conn.Close()
+	if !r.conn.atEnd(r.wake) {
 		return
 	}
 	if r.SeeSent == nil {
@@ -75,12 +77,6 @@ func (r *PacketRelay) Run() {
 		sent.Go(r.relaySent)
 	}
 	r.relayReceived()
-}
-
-// Close ends the flow. Run returns soon after.
-func (r *PacketRelay) Close() error {
-	r.conn.Close()
-	return r.upstream.Close()
 }
 
 // relaySent shows what the application says, until enough has been seen.
@@ -122,6 +118,8 @@ func (r *PacketRelay) relayReceived() {
 		}
 		r.upstream.SetReadDeadline(time.Time{})
 		select {
+		case <-r.conn.done:
+			return
 		case err := <-r.failures:
 			r.failed(err)
 		default:
@@ -129,17 +127,21 @@ func (r *PacketRelay) relayReceived() {
 	}
 }
 
+// wake makes Run look at what is new, by a deadline that has passed. To close
+// the socket would be to wait for Run, which a See must not.
+func (r *PacketRelay) wake() { r.upstream.SetReadDeadline(time.Unix(1, 0)) }
+
 // send sends to the destination.
 func (r *PacketRelay) send(messages []datagram.Message) {
 	r.socket.Send(netip.AddrPort{}, messages, r.tell)
 }
 
-// sendFailed may run in the listener's goroutine, which nobody is to keep: it
-// makes Run look at the error, by a deadline that has passed.
+// sendFailed may run in the listener's goroutine, which nobody is to keep: Run
+// tells of the error.
 func (r *PacketRelay) sendFailed(err error) {
 	select {
 	case r.failures <- err:
-		r.upstream.SetReadDeadline(time.Unix(1, 0))
+		r.wake()
 	default:
 	}
 }

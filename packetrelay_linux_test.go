@@ -2,6 +2,8 @@ package waybill_test
 
 import (
 	"context"
+	"errors"
+	"net"
 	"runtime"
 	"testing"
 
@@ -9,7 +11,7 @@ import (
 )
 
 // relayAll relays all flows of l, and hands over each relay before it runs.
-func relayAll(t *testing.T, l *waybill.PacketListener, prepare func(*waybill.PacketRelay)) {
+func relayAll(t *testing.T, l *waybill.PacketListener, prepare func(*waybill.PacketConn, *waybill.PacketRelay)) {
 	t.Helper()
 	go func() {
 		for {
@@ -29,7 +31,7 @@ func relayAll(t *testing.T, l *waybill.PacketListener, prepare func(*waybill.Pac
 				return
 			}
 			if prepare != nil {
-				prepare(r)
+				prepare(c, r)
 			}
 			go r.Run()
 		}
@@ -144,7 +146,7 @@ assert heard[::2] == heard[1::2], heard
 // and none after it has seen enough.
 func TestRelaySee(t *testing.T) {
 	seen := make(chan string, 10)
-	relayAll(t, listenPacket(t, "127.0.0.1:7001"), func(r *waybill.PacketRelay) {
+	relayAll(t, listenPacket(t, "127.0.0.1:7001"), func(_ *waybill.PacketConn, r *waybill.PacketRelay) {
 		r.SeeSent = func(b []byte) (forward, more bool) {
 			seen <- string(b)
 			return string(b) != "drop", string(b) != "enough"
@@ -170,12 +172,44 @@ print(s.recv(99), s.recv(99), s.recv(99))
 	}
 }
 
+// TestRelayClose: who sees a datagram can end the flow. The next one begins
+// another.
+func TestRelayClose(t *testing.T) {
+	flows := make(chan *waybill.PacketConn, 100)
+	relayAll(t, listenPacket(t, "127.0.0.1:7001"), func(c *waybill.PacketConn, r *waybill.PacketRelay) {
+		flows <- c
+		if len(flows) == 1 {
+			r.SeeReceived = func([]byte) (forward, more bool) {
+				c.Close()
+				return false, true
+			}
+		}
+	})
+	got := datagrams(`
+s = udp(); s.connect(("192.0.2.1", 80)); s.settimeout(0.1)
+heard = None
+while not heard: # what is sent before the flow has ended is lost with it
+    s.send(b"ping")
+    try:
+        heard = s.recv(99)
+    except TimeoutError:
+        pass
+print(heard)
+`)()
+	if want := "b'pong ping'"; got != want {
+		t.Errorf("application heard %s, want %s", got, want)
+	}
+	if _, err := (<-flows).Read(nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read of the flow that was closed: %v", err)
+	}
+}
+
 // TestIdleFlows: a flow that waits holds no buffer for datagrams.
 func TestIdleFlows(t *testing.T) {
 	const flows, bound = 1000, 16 << 10
 	running := make(chan struct{}, flows)
 	l := listenPacket(t, "127.0.0.1:7001")
-	relayAll(t, l, func(*waybill.PacketRelay) { running <- struct{}{} })
+	relayAll(t, l, func(*waybill.PacketConn, *waybill.PacketRelay) { running <- struct{}{} })
 	before := memory()
 	app := datagrams(`
 import resource, sys

@@ -35,7 +35,9 @@ type batch struct {
 	controls [batchSize][controlSize]byte
 	data     []byte
 	messages [batchSize]Message
-	used     int
+
+	used  int // headers that the kernel has written to
+	named bool
 }
 
 // batches are lent to sockets for as long as something is there to be read: an
@@ -54,12 +56,17 @@ func newBatch() *batch {
 	return b
 }
 
-// receive takes what waits in the socket, and does not wait for more.
-func (b *batch) receive(fd uintptr) ([]Message, unix.Errno) {
+// receive takes what waits in the socket, and does not wait for more. Whose
+// names nobody asks for costs less: the kernel runs its recvmsg hooks only then.
+func (b *batch) receive(fd uintptr, named bool) ([]Message, unix.Errno) {
+	if b.named != named {
+		b.named, b.used = named, batchSize
+	}
 	for i := range b.used {
 		h := &b.headers[i].header
-		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
-		h.Namelen = unix.SizeofSockaddrInet6
+		if h.Name, h.Namelen = nil, 0; named {
+			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), unix.SizeofSockaddrInet6
+		}
 		h.Control = &b.controls[i][0]
 		h.SetControllen(controlSize)
 		b.names[i].Family = unix.AF_UNSPEC

@@ -2,11 +2,13 @@ package datagram_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -160,5 +162,26 @@ func TestAnswer(t *testing.T) {
 				return false
 			}, fail(t))
 		})
+	}
+}
+
+// TestTooLong: what can not be sent is told once, and keeps nothing back.
+func TestTooLong(t *testing.T) {
+	to, from := pair(t, newNetNS(t), "127.0.0.1:0")
+	receiver, sender := newSocket(t, to), newSocket(t, from)
+	var told []error
+	sender.Send(netip.AddrPort{}, []datagram.Message{
+		{Data: []byte("a")}, {Data: make([]byte, 65520)}, {Data: []byte("b")},
+	}, func(err error) { told = append(told, err) })
+	if len(told) != 1 || !errors.Is(told[0], syscall.EMSGSIZE) {
+		t.Errorf("told of %v, want EMSGSIZE", told)
+	}
+	var got []string
+	receiver.Read(func(messages []datagram.Message) bool {
+		got = append(got, words(messages)...)
+		return len(got) < 2
+	}, fail(t))
+	if want := []string{"1 of 61, TOS 0x0", "1 of 62, TOS 0x0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

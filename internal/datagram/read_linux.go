@@ -18,7 +18,7 @@ func (s *Socket) Read(handle func([]Message) bool, failed func(error)) error {
 		b := batches.Get().(*batch)
 		defer batches.Put(b)
 		for errs := 0; errs < maxErrors; {
-			messages, errno := b.receive(fd)
+			messages, errno := b.receive(fd, !s.remote.IsValid())
 			switch errno {
 			case 0:
 			case unix.EAGAIN:
