@@ -4,7 +4,7 @@
 # make fuzz      every fuzz target for FUZZTIME (60s), four at a time; as root
 # make lint      formatting and static checks
 # make generate  rebuild the kernel programs; CI compares the result
-# make bench     what a hook, a redirect, a SET and a QUERY cost; as root
+# make bench     what a hook, a redirect, a SET, a QUERY and a relay of UDP cost; as root
 # make datagrams  what iperf3 loses of UDP at RATE (1G), straight and through one and two proxies; as root
 # make load      200,000 connections through a chain of three, then with its proxies killed, and flows of UDP; as root
 # make proxies   every payload, 1 GiB among them, through every chain of real proxies: the table of docs/proxies.md; as root

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -22,9 +23,16 @@ import (
 const childArg = "bench-child"
 
 const (
-	roleWorker   = "worker"
-	roleAcceptor = "acceptor"
+	roleWorker     = "worker"
+	roleAcceptor   = "acceptor"
+	roleSink       = "sink"        // takes datagrams and says nothing
+	roleEcho       = "echo"        // answers them, at the address that follows
+	rolePlainRelay = "plain-relay" // relays them to the address that follows
+	roleRelay      = "relay"       // is waybill's own
 )
+
+// anyCPU is in the place of a CPU: the kernel chooses.
+const anyCPU = -1
 
 func runChild(args []string) {
 	// Namespace, privileges and CPU are properties of the thread.
@@ -37,18 +45,25 @@ func runChild(args []string) {
 }
 
 func childMain(args []string) error {
-	if len(args) != 2 {
+	if len(args) < 2 {
 		return fmt.Errorf("start worker: arguments %q, want a role and a CPU", args)
 	}
 	cpu, err := strconv.Atoi(args[1])
 	if err != nil {
 		return fmt.Errorf("start worker: read CPU: %w", err)
 	}
-	if err := pin(cpu); err != nil {
-		return err
+	if cpu != anyCPU {
+		if err := pin(cpu); err != nil {
+			return err
+		}
 	}
-	if args[0] == roleAcceptor {
+	switch role := args[0]; role {
+	case roleAcceptor:
 		return drain()
+	case roleSink:
+		return drainDatagrams()
+	case roleEcho, rolePlainRelay, roleRelay:
+		return serveDatagrams(role, args[2:])
 	}
 	return (&child{}).serve(os.Stdin, os.Stdout)
 }
@@ -58,7 +73,9 @@ type child struct {
 	listener int
 	accepted int // the socket that opGet asks
 	held     []int
-	acceptor *worker // it lives as long as its pipe is open
+	acceptor *worker                // it lives as long as its pipe is open
+	flows    map[netip.AddrPort]int // sockets of UDP by destination
+	echoes   uint64                 // a number for each
 }
 
 // serve ends when the bench does, however that ends: then its end of the
@@ -94,6 +111,12 @@ func (c *child) do(o order) (r reply, err error) {
 		r.Samples, r.Cycles, err = timeConnects(o.To, o.N)
 	case opStray:
 		r.Samples, err = timeStrays(o.To[0], o.N)
+	case opEcho:
+		r.Samples, err = c.timeEchoes(o)
+	case opStream:
+		r.Samples, err = c.timeStream(o)
+	case opSend:
+		r.Samples, err = c.timeSends(o)
 	case opDial:
 		err = c.dial(o)
 	case opAccept:

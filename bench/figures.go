@@ -26,6 +26,7 @@ type figures struct {
 	Median float64 `json:"median_ns"`
 	P10    float64 `json:"p10_ns"` // of all calls
 	P90    float64 `json:"p90_ns"`
+	P99    float64 `json:"p99_ns"`
 	Added  float64 `json:"added_ns"`
 	Low    float64 `json:"added_low_ns"` // Low and High: the 95 % interval of Added
 	High   float64 `json:"added_high_ns"`
@@ -57,6 +58,7 @@ func (r results) of(section, name, base string) (f figures, ok bool) {
 		Median: quantile(medians, 0.5),
 		P10:    quantile(samples, 0.1),
 		P90:    quantile(samples, 0.9),
+		P99:    quantile(samples, 0.99),
 		Ratio:  quantile(ratios, 0.5),
 		Added:  quantile(added, 0.5),
 		Turns:  len(medians),

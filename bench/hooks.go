@@ -53,6 +53,8 @@ var measuredHooks = []hook{
 	{name: "sockops", op: opConnect, kind: ebpf.SockOps, attach: ebpf.AttachCGroupSockOps},
 	{name: "setsockopt", op: opSet, kind: ebpf.CGroupSockopt, attach: ebpf.AttachCGroupSetsockopt},
 	{name: "getsockopt", op: opGet, kind: ebpf.CGroupSockopt, attach: ebpf.AttachCGroupGetsockopt},
+	{name: "sendmsg4", op: opSend, kind: ebpf.CGroupSockAddr, attach: ebpf.AttachCGroupUDP4Sendmsg},
+	{name: "recvmsg4", op: opSend, kind: ebpf.CGroupSockAddr, attach: ebpf.AttachCGroupUDP4Recvmsg},
 }
 
 // hooks measures how long the programs themselves run. It has a phase of its
@@ -77,7 +79,7 @@ func (s *scene) hooks(ctx context.Context, calls int) (times []hookTime, err err
 	if err != nil {
 		return nil, err
 	}
-	for _, phase := range s.phases(f) {
+	for _, phase := range append(s.phases(f), phase{s.packetPolicy(), s.sends()}) {
 		if err := e.Apply(phase.policy); err != nil {
 			return nil, err
 		}

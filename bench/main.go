@@ -37,10 +37,13 @@ type options struct {
 	only   string
 }
 
+func (o options) measures(what string) bool { return o.only == "" || o.only == what }
+
 // What can be measured on its own.
 const (
-	onlyCost   = "cost"
-	onlyGrowth = "growth"
+	onlyCost    = "cost"
+	onlyPackets = "packets"
+	onlyGrowth  = "growth"
 )
 
 func main() {
@@ -52,7 +55,7 @@ func main() {
 	flag.IntVar(&opts.rounds, "rounds", 20, fmt.Sprintf("rounds; in each, every variant gets %d turns", turnsPerRound))
 	flag.IntVar(&opts.calls, "n", 200, "measured calls of a variant per round")
 	flag.StringVar(&opts.json, "json", "", "write the figures to `FILE`, too")
-	flag.StringVar(&opts.only, "only", "", "measure `WHAT`: \"cost\", of a connection and an option, or \"growth\" with the number of filters; default both")
+	flag.StringVar(&opts.only, "only", "", "measure `WHAT`: \"cost\", of a connection and an option, \"packets\", of UDP, or \"growth\" with the number of filters; default all")
 	flag.Parse()
 	if err := bench(opts); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -66,8 +69,8 @@ func bench(opts options) error {
 		return fmt.Errorf("run as user %d: it attaches programs to a cgroup of its own and needs root", os.Geteuid())
 	case flag.NArg() > 0:
 		return fmt.Errorf("read arguments: unexpected %q", flag.Arg(0))
-	case opts.only != "" && opts.only != onlyCost && opts.only != onlyGrowth:
-		return fmt.Errorf("read arguments: -only %q, want %q or %q", opts.only, onlyCost, onlyGrowth)
+	case opts.only != "" && opts.only != onlyCost && opts.only != onlyPackets && opts.only != onlyGrowth:
+		return fmt.Errorf("read arguments: -only %q, want %q, %q or %q", opts.only, onlyCost, onlyPackets, onlyGrowth)
 	case opts.rounds < 1 || opts.calls < minCalls:
 		return fmt.Errorf("read arguments: %d rounds of %d calls, want at least 1 of %d", opts.rounds, opts.calls, minCalls)
 	}
@@ -119,8 +122,8 @@ func measure(ctx context.Context, opts options) (_ *Report, err error) {
 		}
 	}()
 	report := newReport(opts, s.notes)
-	if opts.only != onlyGrowth {
-		results, err := s.rounds(ctx, opts)
+	if opts.measures(onlyCost) {
+		results, err := s.costs(ctx, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +132,14 @@ func measure(ctx context.Context, opts options) (_ *Report, err error) {
 			return nil, err
 		}
 	}
-	if opts.only != onlyCost {
+	if opts.measures(onlyPackets) {
+		results, err := s.packets(ctx, opts)
+		if err != nil {
+			return nil, err
+		}
+		report.addCosts(results)
+	}
+	if opts.measures(onlyGrowth) {
 		g, err := s.growth(ctx, opts)
 		if err != nil {
 			return nil, err

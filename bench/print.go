@@ -9,7 +9,7 @@ import (
 )
 
 const explanation = `
-Nanoseconds per call. median: of the turns' medians; p10, p90: of all calls. x and added: compared
+Nanoseconds per call. median: of the turns' medians; p10, p99: of all calls. x and added: compared
 with the first row in the same turn; the median of all turns, and its 95 % interval.
 `
 
@@ -39,14 +39,14 @@ func (r *Report) print(w io.Writer) {
 
 func (s section) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n", s.Title)
-	fmt.Fprintf(w, "  %-29s%7s%7s%7s%6s%8s%17s  goal\n", "", "median", "p10", "p90", "x", "added", "")
+	fmt.Fprintf(w, "  %-29s%7s%7s%9s%6s%8s%17s  goal\n", "", "median", "p10", "p99", "x", "added", "")
 	for i, r := range s.Rows {
 		added, spread := fmt.Sprintf("%+.0f", r.Added), fmt.Sprintf("[%+.0f, %+.0f]", r.Low, r.High)
 		if i == 0 {
 			added, spread = "", ""
 		}
-		line := fmt.Sprintf("  %-29s%7.0f%7.0f%7.0f%6.2f%8s%17s  %s",
-			r.Name, r.Median, r.P10, r.P90, r.Ratio, added, spread, r.Goal)
+		line := fmt.Sprintf("  %-29s%7.0f%7.0f%9.0f%6.2f%8s%17s  %s",
+			r.Name, r.Median, r.P10, r.P99, r.Ratio, added, spread, r.Goal)
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 }

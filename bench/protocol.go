@@ -13,6 +13,9 @@ const (
 	opNft     = "nft"     // make a namespace with an nft redirect and answer its acceptor's port
 	opConnect = "connect" // time N times socket(), connect(), close(), with To in turn
 	opStray   = "stray"   // time N times a connect() that finds no route to To[0]
+	opSend    = "send"    // time N times sendto() of Size bytes to To[0]
+	opEcho    = "echo"    // time N times that Size bytes go to To[0] and come back
+	opStream  = "stream"  // the same with many at once: the time of each
 	opDial    = "dial"    // connect to To[0], with records if there are any, and keep the socket
 	opAccept  = "accept"  // keep the next accepted socket and answer its records
 	opSet     = "set"     // time N times setsockopt() of Option, each on a fresh socket
@@ -24,6 +27,7 @@ type order struct {
 	Op      string
 	To      []netip.AddrPort
 	N       int
+	Size    int
 	CPU     int // opNft: for the acceptor
 	Records []byte
 	Option  option

@@ -67,6 +67,7 @@ func (g goal) judge(f figures) *goal {
 var (
 	passGoal     = goal{AddedNS: 100}
 	redirectGoal = goal{AddedNS: 2000}
+	sendGoal     = goal{AddedNS: 1000} // a datagram
 	optionGoal   = goal{MedianNS: 2000}
 	growthGoal   = goal{Ratio: 1.1} // of the largest policy to the smallest
 )
@@ -75,6 +76,7 @@ var goals = map[key]goal{
 	{sectionConnect, nameAttached}:   passGoal,
 	{sectionConnect, nameFull}:       passGoal,
 	{sectionConnect, nameRedirected}: redirectGoal,
+	{sectionSend, nameRedirected}:    sendGoal,
 	{sectionSet, nameLate}:           optionGoal,
 	{sectionSet, nameRecords(1)}:     optionGoal,
 	{sectionSet, nameRecords(2)}:     optionGoal,
@@ -119,7 +121,17 @@ var layout = []struct {
 		nameDirect, nameAgain, nameEmpty, nameTrivial, nameRecords(1), nameRecords(2), nameRecords(8),
 		nameOriginal, nameNetfilter, nameOrigin, nameState, nameNftAnswers,
 	}},
+	{
+		sectionSend, "sendto() of 64 bytes, unconnected, to a socket on loopback that nobody sleeps in",
+		[]string{nameDirect, nameAgain, nameEmpty, nameAttached, nameRedirected},
+	},
+	{sectionOf(sectionEcho, measuredSizes[0]), "64 bytes there and back", relayRows},
+	{sectionOf(sectionEcho, measuredSizes[1]), "1,400 bytes there and back", relayRows},
+	{sectionOf(sectionStream, measuredSizes[0]), "64 bytes there and back, 32 datagrams at once: of each", relayRows},
+	{sectionOf(sectionStream, measuredSizes[1]), "1,400 bytes there and back, 32 datagrams at once: of each", relayRows},
 }
+
+var relayRows = []string{nameDirect, nameAttached, namePlainRelay, nameRelay}
 
 func newReport(opts options, notes []string) *Report {
 	return &Report{Machine: thisMachine(), Rounds: opts.rounds, Calls: opts.calls, Notes: notes}
@@ -140,7 +152,9 @@ func (r *Report) addCosts(measured results) {
 			}
 			s.Rows = append(s.Rows, line)
 		}
-		r.Sections = append(r.Sections, s)
+		if len(s.Rows) > 0 {
+			r.Sections = append(r.Sections, s)
+		}
 	}
 }
 

@@ -15,24 +15,33 @@ import (
 // where they come to lie in memory is luck, and alters the figures.
 const roundsPerLoad = 10
 
-// rounds lets every variant have its turn, again and again.
-func (s *scene) rounds(ctx context.Context, opts options) (results, error) {
+// rounds lets every variant have its turn, again and again. Each load measures
+// the rounds from first up to end with the programs loaded once.
+func rounds(n int, load func(r results, first, end int) error) (results, error) {
 	r := make(results)
-	for first := 0; first < opts.rounds; first += roundsPerLoad {
-		if err := s.load(ctx, r, first, min(first+roundsPerLoad, opts.rounds), opts.calls); err != nil {
+	for first := 0; first < n; first += roundsPerLoad {
+		if err := load(r, first, min(first+roundsPerLoad, n)); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
 }
 
-// load measures the rounds from first up to end with the programs loaded once.
-func (s *scene) load(ctx context.Context, r results, first, end, calls int) (err error) {
-	for round := first; round < end; round++ {
-		if err := s.elsewhere(ctx, r, round, calls); err != nil {
-			return err
+// costs measures a connection and an option.
+func (s *scene) costs(ctx context.Context, opts options) (results, error) {
+	return rounds(opts.rounds, func(r results, first, end int) error {
+		for round := first; round < end; round++ {
+			if err := s.elsewhere(ctx, r, round, opts.calls); err != nil {
+				return err
+			}
 		}
-	}
+		return s.whileLoaded(func(e *engine.Engine) error { return s.loadCosts(ctx, e, r, first, end, opts.calls) })
+	})
+}
+
+// whileLoaded runs f with our programs attached to the scope, and with those
+// that do nothing to the other one.
+func (s *scene) whileLoaded(f func(e *engine.Engine) error) (err error) {
 	e, err := engine.Open(engine.Options{Scope: s.scope()})
 	if err != nil {
 		return err
@@ -43,6 +52,10 @@ func (s *scene) load(ctx context.Context, r results, first, end, calls int) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, empty.Close()) }()
+	return f(e)
+}
+
+func (s *scene) loadCosts(ctx context.Context, e *engine.Engine, r results, first, end, calls int) error {
 	f, err := s.makeFlows(e)
 	if err != nil {
 		return err

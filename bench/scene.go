@@ -46,6 +46,11 @@ type scene struct {
 	forwardedPort             uint16    // of another, where the first proxy goes on without records
 	proxyPort                 uint16    // of an acceptor in the first provider's cgroup
 
+	echo, plainEcho, relayedEcho netip.AddrPort // of UDP
+	sinkPort                     uint16         // of one outside the scope
+	takerPort                    uint16         // of one that takes what is redirected
+	plainPort, relayPort         uint16
+
 	tmpfs    *os.File // of the programs that filters name
 	programs []string
 	sizes    []*size
@@ -128,19 +133,25 @@ func (s *scene) populate() (err error) {
 	if err := s.connectToSelf(); err != nil {
 		return err
 	}
+	if err := s.addRelays(); err != nil {
+		return err
+	}
 	return s.addNft()
 }
 
 // start starts a worker in the cgroup at dir, which it makes if need be.
-func (s *scene) start(name, dir, role string, flags uintptr) (*worker, error) {
-	cpu := s.clientCPU
-	if role == roleAcceptor {
-		cpu = s.otherCPU
+func (s *scene) start(name, dir, role string, flags uintptr, args ...string) (*worker, error) {
+	cpu := s.otherCPU
+	switch role {
+	case roleWorker:
+		cpu = s.clientCPU
+	case rolePlainRelay, roleRelay:
+		cpu = anyCPU
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start worker %s: %w", name, err)
 	}
-	w, err := startIn(dir, commandFor(s.ctx, role, cpu), flags, name)
+	w, err := startIn(dir, commandFor(s.ctx, role, cpu, args...), flags, name)
 	if err != nil {
 		return nil, err
 	}
@@ -159,13 +170,18 @@ func (s *scene) client(name, dir string) (*worker, error) {
 }
 
 func (s *scene) acceptor(name, dir string) (uint16, error) {
-	w, err := s.start(name, dir, roleAcceptor, 0)
+	return s.server(name, dir, roleAcceptor)
+}
+
+// server starts a worker that serves on a port, and returns the port.
+func (s *scene) server(name, dir, role string, args ...string) (uint16, error) {
+	w, err := s.start(name, dir, role, 0, args...)
 	if err != nil {
 		return 0, err
 	}
 	r, err := w.read()
 	if err != nil {
-		return 0, fmt.Errorf("start acceptor %s: %w", name, err)
+		return 0, fmt.Errorf("start %s %s: %w", role, name, err)
 	}
 	return r.Port, nil
 }

@@ -112,7 +112,10 @@ func (c *child) release() {
 		resetOnClose(fd)
 		unix.Close(fd)
 	}
-	c.held, c.accepted = nil, -1
+	for _, fd := range c.flows {
+		unix.Close(fd)
+	}
+	c.held, c.accepted, c.flows = nil, -1, nil
 }
 
 func resetOnClose(fd int) error {

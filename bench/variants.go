@@ -37,6 +37,9 @@ const (
 	sectionEvents    = "events"
 	sectionSet       = "set"
 	sectionGet       = "get"
+	sectionSend      = "send"
+	sectionEcho      = "echo"   // and the size: sectionOf
+	sectionStream    = "stream" // likewise
 )
 
 const (
@@ -54,6 +57,9 @@ const (
 	nameRead       = "redirected, all events read"
 	nameNftPass    = "nft in place, not redirected"
 	nameNft        = "nft redirect"
+
+	namePlainRelay = "through a plain relay"
+	nameRelay      = "through waybill's relay"
 
 	nameLate = "… that 512 have overtaken"
 

@@ -23,8 +23,8 @@ type worker struct {
 }
 
 // commandFor prepares a worker; it inherits cgroup and namespace.
-func commandFor(ctx context.Context, role string, cpu int) *exec.Cmd {
-	return exec.CommandContext(ctx, "/proc/self/exe", childArg, role, strconv.Itoa(cpu))
+func commandFor(ctx context.Context, role string, cpu int, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "/proc/self/exe", append([]string{childArg, role, strconv.Itoa(cpu)}, args...)...)
 }
 
 // startIn starts a worker in the cgroup at dir.
