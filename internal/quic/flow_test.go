@@ -62,10 +62,9 @@ func TestFlowFull(t *testing.T) {
 	var f quic.Flow
 	kept := flight(t, quicgo.Version1, clientConfig("kept.example", tls.X25519MLKEM768), 2)
 	first := f.Read(kept[0])
-	parts := flight(t, quicgo.Version1, clientConfig("x.example", tls.X25519MLKEM768), 2)
 	stopped := 0
 	for range 40 {
-		parts = flight(t, quicgo.Version1, clientConfig("x.example", tls.X25519MLKEM768), 2)
+		parts := flight(t, quicgo.Version1, clientConfig("x.example", tls.X25519MLKEM768), 2)
 		if c := f.Read(parts[0]); c.Err != nil {
 			stopped++
 		}
