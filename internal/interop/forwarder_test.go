@@ -61,7 +61,7 @@ func startForwarding(t *testing.T, port uint16, program string, args ...string) 
 
 // inspectArgs make this program our own proxy.
 func inspectArgs(port uint16) []string {
-	args := []string{"inspect-proxy"}
+	args := []string{"proxy"}
 	for _, address := range listenAddresses(port) {
 		args = append(args, address.String(), "udp:"+address.String())
 	}
