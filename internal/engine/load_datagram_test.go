@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -215,14 +216,23 @@ func playPacketRelay(port string) error {
 
 // packetClient opens one socket after the other.
 type packetClient struct {
-	left atomic.Int64 // flows that are still to be opened
+	left  atomic.Int64 // flows that are still to be opened
+	asked sync.Map     // by question: all that were sent
 
 	mu  sync.Mutex
 	sum packetSummary
 }
 
-// packetSummary is what it prints.
-type packetSummary struct{ Answered, Lost, Wrong int }
+// question is what was sent from a port.
+type question struct {
+	port       int
+	host, data string
+}
+
+// packetSummary is what it prints. Late are answers that were on their way
+// when their connected socket was closed, and that the next with its port and
+// destination got: UDP without proxies has them, too.
+type packetSummary struct{ Answered, Lost, Late, Wrong int }
 
 // playPacketClient fails if an answer is wrong. That one is lost is no error:
 // proxies die.
@@ -258,13 +268,13 @@ func (c *packetClient) work(r *rand.Rand) {
 		var sum packetSummary
 		if r.IntN(2) == 0 {
 			to = to[:1]
-			sum = useConnected(r, to[0], waits)
+			sum = c.useConnected(r, to[0], waits)
 		} else {
-			sum = useUnconnected(r, to, waits)
+			sum = c.useUnconnected(r, to, waits)
 		}
 		c.left.Add(-int64(len(to)))
 		c.mu.Lock()
-		c.sum = packetSummary{c.sum.Answered + sum.Answered, c.sum.Lost + sum.Lost, c.sum.Wrong + sum.Wrong}
+		c.sum = packetSummary{c.sum.Answered + sum.Answered, c.sum.Lost + sum.Lost, c.sum.Late + sum.Late, c.sum.Wrong + sum.Wrong}
 		c.mu.Unlock()
 	}
 }
@@ -273,7 +283,7 @@ const answerTimeout = time.Second
 
 // useConnected sends up to three datagrams on a connected socket, and closes
 // it when they are answered, or without waiting.
-func useConnected(r *rand.Rand, host string, waits bool) (sum packetSummary) {
+func (c *packetClient) useConnected(r *rand.Rand, host string, waits bool) (sum packetSummary) {
 	conn, err := net.Dial("udp", net.JoinHostPort(host, strconv.Itoa(originPort)))
 	if err != nil {
 		return packetSummary{Wrong: 1}
@@ -281,17 +291,18 @@ func useConnected(r *rand.Rand, host string, waits bool) (sum packetSummary) {
 	defer conn.Close()
 	for range 1 + r.IntN(3) {
 		data := strconv.FormatUint(r.Uint64(), 16)
+		c.note(conn, host, data)
 		conn.Write([]byte(data))
 		if waits {
 			conn.SetReadDeadline(time.Now().Add(answerTimeout))
-			sum.add(readAnswer(conn.(*net.UDPConn), map[string]string{host: data}))
+			sum.add(c.readAnswer(conn.(*net.UDPConn), map[string]string{host: data}))
 		}
 	}
 	return sum
 }
 
 // useUnconnected sends to all, and closes likewise.
-func useUnconnected(r *rand.Rand, hosts []string, waits bool) (sum packetSummary) {
+func (c *packetClient) useUnconnected(r *rand.Rand, hosts []string, waits bool) (sum packetSummary) {
 	conn, err := net.ListenUDP("udp", nil)
 	if err != nil {
 		return packetSummary{Wrong: 1}
@@ -300,12 +311,13 @@ func useUnconnected(r *rand.Rand, hosts []string, waits bool) (sum packetSummary
 	sent := make(map[string]string)
 	for _, host := range hosts {
 		sent[host] = strconv.FormatUint(r.Uint64(), 16)
+		c.note(conn, host, sent[host])
 		conn.WriteToUDP([]byte(sent[host]), &net.UDPAddr{IP: net.ParseIP(host), Port: originPort})
 	}
 	conn.SetReadDeadline(time.Now().Add(answerTimeout))
 	for range hosts {
 		if waits {
-			sum.add(readAnswer(conn, sent))
+			sum.add(c.readAnswer(conn, sent))
 		}
 	}
 	return sum
@@ -315,6 +327,8 @@ func (s *packetSummary) add(err error) {
 	switch {
 	case err == nil:
 		s.Answered++
+	case errors.Is(err, errLateAnswer):
+		s.Late++
 	case errors.Is(err, errWrongAnswer):
 		s.Wrong++
 		fmt.Fprintln(os.Stderr, err)
@@ -323,10 +337,19 @@ func (s *packetSummary) add(err error) {
 	}
 }
 
-var errWrongAnswer = errors.New("wrong answer")
+var (
+	errWrongAnswer = errors.New("wrong answer")
+	errLateAnswer  = errors.New("answer to an earlier question of this port")
+)
+
+type withLocalAddr interface{ LocalAddr() net.Addr }
+
+func (c *packetClient) note(conn withLocalAddr, host, data string) {
+	c.asked.Store(question{conn.LocalAddr().(*net.UDPAddr).Port, host, data}, nil)
+}
 
 // readAnswer reads one, which must come from whom it was asked of.
-func readAnswer(conn *net.UDPConn, sent map[string]string) error {
+func (c *packetClient) readAnswer(conn *net.UDPConn, sent map[string]string) error {
 	buf := make([]byte, 100)
 	n, from, err := conn.ReadFromUDPAddrPort(buf)
 	if err != nil {
@@ -334,6 +357,11 @@ func readAnswer(conn *net.UDPConn, sent map[string]string) error {
 	}
 	host := from.Addr().Unmap().String()
 	if want := host + " " + sent[host]; string(buf[:n]) != want || from.Port() != originPort {
+		_, data, _ := strings.Cut(string(buf[:n]), " ")
+		_, asked := c.asked.Load(question{conn.LocalAddr().(*net.UDPAddr).Port, host, data})
+		if isConnected := conn.RemoteAddr() != nil; asked && isConnected && from.Port() == originPort {
+			return errLateAnswer
+		}
 		return fmt.Errorf("%w: from %s %q, want %q", errWrongAnswer, from, buf[:n], want)
 	}
 	return nil
