@@ -11,10 +11,10 @@ import (
 	"github.com/waybill-net/waybill/internal/datagram"
 )
 
-// See looks at a datagram of a flow before it goes on, and says whether it
-// does, and whether it wants to see more. The datagram is its own until it
-// returns.
-type See func(datagram []byte) (forward, more bool)
+// See looks at a datagram of a flow, and at its TOS, before it goes on, and says
+// whether it does, and whether it wants to see more. The datagram is its own
+// until it returns. Who holds one back sends it later with [PacketRelay.Send].
+type See func(datagram []byte, tos uint8) (forward, more bool)
 
 // PacketRelay passes the datagrams of a flow on between the application and a
 // socket that is connected to the destination. Boundaries and TOS stay as they
@@ -174,18 +174,18 @@ func (d *direction) pass(messages []datagram.Message) {
 		for more := true; more; {
 			var first datagram.Message
 			first, m, more = m.Cut()
-			if d.lets(first.Data) {
+			if d.lets(first) {
 				d.send([]datagram.Message{first})
 			}
 		}
 	}
 }
 
-func (d *direction) lets(data []byte) bool {
+func (d *direction) lets(m datagram.Message) bool {
 	if d.see == nil {
 		return true
 	}
-	forward, more := d.see(data)
+	forward, more := d.see(m.Data, m.TOS)
 	if !more {
 		d.see = nil
 	}

@@ -3,6 +3,7 @@ package waybill_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"testing"
@@ -147,14 +148,14 @@ assert heard[::2] == heard[1::2], heard
 func TestRelaySee(t *testing.T) {
 	seen := make(chan string, 10)
 	relayAll(t, listenPacket(t, "127.0.0.1:7001"), func(_ *waybill.PacketConn, r *waybill.PacketRelay) {
-		r.SeeSent = func(b []byte) (forward, more bool) {
-			seen <- string(b)
+		r.SeeSent = func(b []byte, tos uint8) (forward, more bool) {
+			seen <- fmt.Sprintf("%s %#x", b, tos)
 			return string(b) != "drop", string(b) != "enough"
 		}
-		r.SeeReceived = func(b []byte) (forward, more bool) { return string(b) != "pong secret", true }
+		r.SeeReceived = func(b []byte, _ uint8) (forward, more bool) { return string(b) != "pong secret", true }
 	})
 	got := datagrams(`
-s = udp(); s.connect(("192.0.2.1", 80))
+s = udp(); s.connect(("192.0.2.1", 80)); s.setsockopt(socket.SOL_IP, socket.IP_TOS, 0xb8)
 for d in ("a", "drop", "secret", "enough", "drop"):
     s.send(d.encode())
 print(s.recv(99), s.recv(99), s.recv(99))
@@ -162,7 +163,7 @@ print(s.recv(99), s.recv(99), s.recv(99))
 	if want := "b'pong a' b'pong enough' b'pong drop'"; got != want {
 		t.Errorf("application heard %s, want %s", got, want)
 	}
-	for _, want := range []string{"a", "drop", "secret", "enough"} {
+	for _, want := range []string{"a 0xb8", "drop 0xb8", "secret 0xb8", "enough 0xb8"} {
 		if got := <-seen; got != want {
 			t.Errorf("seen %q, want %q", got, want)
 		}
@@ -179,7 +180,7 @@ func TestRelayClose(t *testing.T) {
 	relayAll(t, listenPacket(t, "127.0.0.1:7001"), func(c *waybill.PacketConn, r *waybill.PacketRelay) {
 		flows <- c
 		if len(flows) == 1 {
-			r.SeeReceived = func([]byte) (forward, more bool) {
+			r.SeeReceived = func([]byte, uint8) (forward, more bool) {
 				c.Close()
 				return false, true
 			}

@@ -80,12 +80,12 @@ func (t *dnsTalk) response(message []byte) {
 // dnsPackets is DNS over UDP.
 type dnsPackets struct{ dnsTalk }
 
-func (p *dnsPackets) ToServer(datagram []byte) (forward, more bool, answer []byte) {
+func (p *dnsPackets) ToServer(datagram []byte, _ uint8) (forward, more bool, answer []byte) {
 	forward, answer = p.query(datagram)
 	return forward, true, answer
 }
 
-func (p *dnsPackets) ToClient(datagram []byte) (forward, more bool) {
+func (p *dnsPackets) ToClient(datagram []byte, _ uint8) (forward, more bool) {
 	p.response(datagram)
 	return true, true
 }

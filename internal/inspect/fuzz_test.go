@@ -37,9 +37,9 @@ func FuzzFirstBytes(f *testing.F) {
 		if pass == (answer != nil) || !pass && s.Rules.Inspect(first).Kind != dns.Blocked {
 			t.Errorf("passed %t, answer %x", pass, answer)
 		}
-		packets := &quicPackets{service: s, who: who}
-		once, _, _ := packets.ToServer(first)
-		if again, _, _ := packets.ToServer(first); again != once {
+		packets := &quicPackets{service: s, who: who, send: func([]byte, uint8) { t.Error("sent what was held back, though nothing completes it") }}
+		once, _, _ := packets.ToServer(first, 0)
+		if again, _, _ := packets.ToServer(first, 0); again != once {
 			t.Errorf("passed %t, and sent again %t", once, again)
 		}
 		for line := range strings.Lines(lines.String()) {

@@ -108,12 +108,12 @@ func (s *service) take(ctx context.Context, c *waybill.Conn) bool {
 	return true
 }
 
-func (s *service) inspectPackets(c *waybill.PacketConn) proxy.PacketInspector {
+func (s *service) inspectPackets(c *waybill.PacketConn, send proxy.Send) proxy.PacketInspector {
 	to := source{c.Origin(), c.OriginalDestination(), "/udp", 0}
 	if c.OriginalDestination().Port() == portOfDNS {
 		return &dnsPackets{dnsTalk{service: s, who: to}}
 	}
-	return &quicPackets{service: s, who: to}
+	return &quicPackets{service: s, who: to, send: send}
 }
 
 func (s *service) tell(found dns.Resolved) {

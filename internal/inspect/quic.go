@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/waybill-net/waybill/internal/proxy"
 	"github.com/waybill-net/waybill/internal/quic"
 )
 
@@ -11,15 +12,18 @@ import (
 type quicPackets struct {
 	service *service
 	who     source
+	send    proxy.Send
 
 	mu     sync.Mutex
 	flow   quic.Flow
+	held   hold
 	isQUIC bool
 }
 
-// ToServer looks for names for as long as there are some to block. Without, the
-// first is enough, or that there is none.
-func (p *quicPackets) ToServer(datagram []byte) (forward, more bool, answer []byte) {
+// ToServer looks for names for as long as there are some to block, and passes
+// no part of a hello before it knows the name. Without, the first name is
+// enough, or that there is none.
+func (p *quicPackets) ToServer(datagram []byte, tos uint8) (forward, more bool, answer []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	blocks := p.service.Rules.Len() > 0
@@ -28,24 +32,31 @@ func (p *quicPackets) ToServer(datagram []byte) (forward, more bool, answer []by
 		return true, blocks, nil
 	}
 	p.isQUIC = true
-	forward, answer = p.judge(c)
-	isRead := c.Hello != nil || c.Err != nil
-	if isRead && !c.Said {
+	if c.Hello == nil && c.Err == nil {
+		if blocks {
+			p.held.add(c, datagram, tos)
+		}
+		return !blocks, true, nil
+	}
+	if !c.Said {
 		c.Said = true
 		p.service.line(p.who, "QUIC %s", p.describe(c))
 	}
-	return forward, blocks || !isRead, answer
+	forward, answer = p.judge(c)
+	for _, d := range p.held.take(c) {
+		if forward {
+			p.send(d.data, d.tos)
+		}
+	}
+	return forward, blocks, answer
 }
 
 // judge lets go on what it can not read, unless there are names to block: then
 // it may be meant to get past them, for no client sends such.
 func (p *quicPackets) judge(c *quic.Connection) (forward bool, answer []byte) {
-	switch {
-	case c.Err != nil:
+	if c.Err != nil {
 		c.Barred = p.service.Rules.Len() > 0
 		return !c.Barred, nil
-	case c.Hello == nil:
-		return true, nil
 	}
 	rule, blocked := p.service.Rules.Match(c.Hello.ServerName)
 	if !blocked {
@@ -71,7 +82,7 @@ func (p *quicPackets) describe(c *quic.Connection) string {
 }
 
 // ToClient looks for what a refusal has to know.
-func (p *quicPackets) ToClient(datagram []byte) (forward, more bool) {
+func (p *quicPackets) ToClient(datagram []byte, _ uint8) (forward, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.flow.Reply(datagram)

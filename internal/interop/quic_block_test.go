@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/inspect"
+	sniff "github.com/waybill-net/waybill/internal/quic"
 	"github.com/waybill-net/waybill/internal/testenv"
 )
 
@@ -31,7 +33,7 @@ const blockedName = "ads.example"
 
 // TestQUICBlocked: of several connections that a client makes from one port,
 // those to a blocked name are refused, at once and with the reason, and the
-// others are not.
+// others are not. Of the hellos that are refused the server gets no part.
 func TestQUICBlocked(t *testing.T) {
 	env := testenv.New(t)
 	e, err := engine.Open(engine.Options{Scope: env.Scope})
@@ -47,7 +49,8 @@ func TestQUICBlocked(t *testing.T) {
 	}
 	proxy := env.Start("a", os.Args[0], quicBlockRole, "udp:127.0.0.1:7001", "udp:[::1]:7001")
 	address := net.JoinHostPort(testenv.Outside4.String(), quicPort)
-	serveQUIC(t, env, address, cert)
+	server := &witness{PacketConn: env.ListenPacket(address)}
+	serveQUIC(t, server, cert)
 	var got []string
 	if err := json.Unmarshal([]byte(env.Run("app", os.Args[0], quicNamesRole, address, trusted)), &got); err != nil {
 		t.Fatal(err)
@@ -59,9 +62,48 @@ func TestQUICBlocked(t *testing.T) {
 	if line, want := proxy.Stop(syscall.SIGTERM), ": QUIC "+blockedName+": blocked by "+blockedName; !strings.HasSuffix(line, want) {
 		t.Errorf("the proxy's last line is %s; want %s", line, want)
 	}
+	if names := server.names(); !slices.Equal(names, []string{originName, originName}) {
+		t.Errorf("the server was sent hellos for %q", names)
+	}
 	if c, err := e.Counters(); err != nil || c["redirected"] != 1 {
 		t.Errorf("counters %v, %v: it is one flow", c, err)
 	}
+}
+
+// witness reads the hellos that come to a server.
+type witness struct {
+	net.PacketConn
+
+	mu    sync.Mutex
+	flow  sniff.Flow
+	begun []*sniff.Connection
+}
+
+func (w *witness) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := w.PacketConn.ReadFrom(b)
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if c := w.flow.Read(b[:n]); c != nil && !slices.Contains(w.begun, c) {
+			w.begun = append(w.begun, c)
+		}
+	}
+	return n, from, err
+}
+
+// names are those of all connections that were begun: of a hello that is not
+// complete, or in error, it is empty.
+func (w *witness) names() (names []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.begun {
+		if c.Hello == nil {
+			names = append(names, "")
+			continue
+		}
+		names = append(names, c.Hello.ServerName)
+	}
+	return names
 }
 
 func runQUICBlock(ctx context.Context, addresses []string) error {

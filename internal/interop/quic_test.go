@@ -59,7 +59,7 @@ func TestQUIC(t *testing.T) {
 	env.Start("b", os.Args[0], quicRelayRole, "7002")
 	for _, host := range []netip.Addr{testenv.Outside4, testenv.Outside6} {
 		t.Run(host.String(), func(t *testing.T) {
-			serveQUIC(t, env, net.JoinHostPort(host.String(), quicPort), cert)
+			serveQUIC(t, env.ListenPacket(net.JoinHostPort(host.String(), quicPort)), cert)
 			got := strings.TrimSpace(env.Run("app", os.Args[0], quicClientRole, host.String(), strconv.FormatInt(size, 10), trusted))
 			if want := fmt.Sprintf("%x", quicSum(size)); got != want {
 				t.Errorf("the client got bytes with the sum %s, want %s", got, want)
@@ -99,9 +99,9 @@ func quicSum(size int64) []byte {
 }
 
 // serveQUIC answers a stream with as many bytes as it asks for.
-func serveQUIC(t *testing.T, env *testenv.Env, address string, cert tls.Certificate) {
+func serveQUIC(t *testing.T, socket net.PacketConn, cert tls.Certificate) {
 	t.Helper()
-	l, err := quic.Listen(env.ListenPacket(address), &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{quicProtocol}}, nil)
+	l, err := quic.Listen(socket, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{quicProtocol}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

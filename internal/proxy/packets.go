@@ -16,8 +16,10 @@ type Packets struct {
 	// and go to is not its business.
 	Dialer waybill.Dialer
 
-	// Inspect chooses who looks at the datagrams of a flow; nil: nobody.
-	Inspect func(*waybill.PacketConn) PacketInspector
+	// Inspect chooses who looks at the datagrams of a flow; nil: nobody. What
+	// ToServer held back it may send later, while it is asked about another
+	// one: before that.
+	Inspect func(c *waybill.PacketConn, send Send) PacketInspector
 
 	// Report is told of each flow when its first datagram has been forwarded,
 	// or could not be; and once more, without First, of the first error that
@@ -32,10 +34,10 @@ type Packets struct {
 type PacketInspector interface {
 	// ToServer decides about a datagram of the application. What it answers
 	// goes to the application; nil is nothing.
-	ToServer(datagram []byte) (forward, more bool, answer []byte)
+	ToServer(datagram []byte, tos uint8) (forward, more bool, answer []byte)
 
 	// ToClient decides about one of the other side.
-	ToClient(datagram []byte) (forward, more bool)
+	ToClient(datagram []byte, tos uint8) (forward, more bool)
 }
 
 // PacketEvent is what became of a flow.
@@ -71,14 +73,17 @@ func (p *Packets) Serve(ctx context.Context, l *waybill.PacketListener) error {
 func (p *Packets) handle(ctx context.Context, c *waybill.PacketConn) {
 	defer c.Close()
 	e := PacketEvent{Conn: c}
-	var toServer, toClient waybill.See
+	var (
+		toServer, toClient waybill.See
+		held               outlet
+	)
 	if p.Inspect != nil {
-		e.Inspector = p.Inspect(c)
+		e.Inspector = p.Inspect(c, held.send)
 	}
 	if e.Inspector != nil {
 		toServer, toClient = answering(e.Inspector, c), e.Inspector.ToClient
 	}
-	relay, toServer := p.begin(ctx, e, toServer)
+	relay, toServer := p.begin(ctx, e, toServer, &held)
 	if relay == nil {
 		return
 	}
@@ -95,8 +100,8 @@ func (p *Packets) handle(ctx context.Context, c *waybill.PacketConn) {
 
 // answering asks the inspector about what the application sends.
 func answering(i PacketInspector, c *waybill.PacketConn) waybill.See {
-	return func(datagram []byte) (forward, more bool) {
-		forward, more, answer := i.ToServer(datagram)
+	return func(datagram []byte, tos uint8) (forward, more bool) {
+		forward, more, answer := i.ToServer(datagram, tos)
 		if answer != nil {
 			c.Write(answer) // that is lost if it can not be sent, as any datagram
 		}
@@ -106,7 +111,7 @@ func answering(i PacketInspector, c *waybill.PacketConn) waybill.See {
 
 // begin forwards the first datagram that is to be, and reports it. It returns
 // nil if the flow goes no further, and see as long as that wants to see more.
-func (p *Packets) begin(ctx context.Context, e PacketEvent, see waybill.See) (*waybill.PacketRelay, waybill.See) {
+func (p *Packets) begin(ctx context.Context, e PacketEvent, see waybill.See, held *outlet) (*waybill.PacketRelay, waybill.See) {
 	buf := datagrams.Get().(*[maxDatagram]byte)
 	defer datagrams.Put(buf)
 	first, tos, see, err := readFirstDatagram(e.Conn, buf[:], see)
@@ -116,7 +121,7 @@ func (p *Packets) begin(ctx context.Context, e PacketEvent, see waybill.See) (*w
 	e.First, e.Err = first, err
 	var relay *waybill.PacketRelay
 	if err == nil {
-		relay = p.forward(ctx, &e, tos)
+		relay = p.forward(ctx, &e, tos, held)
 	}
 	p.report(e)
 	return relay, see
@@ -129,7 +134,7 @@ func readFirstDatagram(c *waybill.PacketConn, buf []byte, see waybill.See) ([]by
 		if err != nil || see == nil {
 			return buf[:n], tos, see, err
 		}
-		forward, more := see(buf[:n])
+		forward, more := see(buf[:n], tos)
 		if !more {
 			see = nil
 		}
@@ -142,7 +147,7 @@ func readFirstDatagram(c *waybill.PacketConn, buf []byte, see waybill.See) ([]by
 // forward takes a flow to the point where relaying can begin and fills in the
 // event. It returns nil if the flow goes no further. That a datagram could not
 // be sent is no reason: another one may be.
-func (p *Packets) forward(ctx context.Context, e *PacketEvent, tos uint8) *waybill.PacketRelay {
+func (p *Packets) forward(ctx context.Context, e *PacketEvent, tos uint8, held *outlet) *waybill.PacketRelay {
 	upstream, err := p.Dialer.DialOriginalPacket(ctx, e.Conn)
 	if err != nil {
 		e.Err = err
@@ -154,6 +159,7 @@ func (p *Packets) forward(ctx context.Context, e *PacketEvent, tos uint8) *waybi
 		upstream.Close()
 		return nil
 	}
+	held.open(relay)
 	e.Err = relay.Send(e.First, tos)
 	return relay
 }
