@@ -84,7 +84,9 @@ func (c *Connection) read(datagram []byte) {
 }
 
 // Reply reads a datagram of the server: with which ID it has answered. What it
-// says after the beginning of a connection need not be read.
+// says after the beginning of a connection need not be read. A client that
+// chooses no ID has one connection at a time, and after a Retry the same ID
+// begins again: the newest is meant.
 func (f *Flow) Reply(datagram []byte) {
 	if len(datagram) == 0 || datagram[0]&longHeader == 0 {
 		return
@@ -93,9 +95,10 @@ func (f *Flow) Reply(datagram []byte) {
 	if !ok {
 		return
 	}
-	for _, c := range f.connections {
+	for _, c := range slices.Backward(f.connections) {
 		if bytes.Equal(c.first.scid, p.dcid) {
 			c.server = bytes.Clone(p.scid)
+			return
 		}
 	}
 }

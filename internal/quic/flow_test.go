@@ -161,6 +161,32 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
+// TestReplyWithoutID: of a client that chooses no IDs the server answers the
+// connection that was begun last. The refusal of another has to keep the ID
+// that its server chose.
+func TestReplyWithoutID(t *testing.T) {
+	t.Parallel()
+	var f quic.Flow
+	reply := func(scid string) { // with an Initial packet
+		header := append([]byte{0xc0, 0, 0, 0, 1, 0, byte(len(scid))}, scid...)
+		f.Reply(append(append(header, 0, 20), make([]byte, 20)...))
+	}
+	refusedAs := func(c *quic.Connection) string {
+		refusal, err := c.Refuse("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(refusal[7:][:refusal[6]])
+	}
+	older := f.Read(flight(t, quicgo.Version1, clientConfig("a.example", tls.X25519), 1)[0])
+	reply("first")
+	newer := f.Read(flight(t, quicgo.Version1, clientConfig("b.example", tls.X25519), 1)[0])
+	reply("second")
+	if o, n := refusedAs(older), refusedAs(newer); o != "first" || n != "second" {
+		t.Errorf("refused as %q and %q", o, n)
+	}
+}
+
 // TestRefuseLong: a reason that does not fit is cut.
 func TestRefuseLong(t *testing.T) {
 	t.Parallel()
