@@ -48,6 +48,25 @@ func (a Answer) to(query *miekg.Msg) *miekg.Msg {
 	return m
 }
 
+// formatError is a header alone (RFC 1035, section 4.1.1): the question can not
+// be said again. What has no whole header, or is a response, is not answered.
+func formatError(query []byte) []byte {
+	const (
+		length             = 12
+		response           = 0x80
+		opcode, recursion  = 0x78, 0x01 // of the query, and desired
+		recursionAvailable = 0x80
+	)
+	if len(query) < length || query[2]&response != 0 {
+		return nil
+	}
+	answer := make([]byte, length)
+	copy(answer, query[:2])
+	answer[2] = response | query[2]&(opcode|recursion)
+	answer[3] = recursionAvailable | miekg.RcodeFormatError
+	return answer
+}
+
 func unspecified(q miekg.Question) []miekg.RR {
 	if q.Qclass != miekg.ClassINET {
 		return nil

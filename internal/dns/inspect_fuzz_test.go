@@ -1,6 +1,7 @@
 package dns_test
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -32,14 +33,20 @@ func FuzzInspect(f *testing.F) {
 			t.Errorf("%s is %s", name, got.Kind)
 		}
 		rule, matches := r.Match(got.Name)
-		if matches != (got.Kind == dns.Blocked) || rule != got.Rule || matches != (got.Answer != nil) {
+		passes := got.Kind == dns.Passed || got.Kind == dns.NotAQuery
+		if matches != (got.Kind == dns.Blocked) || rule != got.Rule || got.Barred == passes || got.Answer != nil && passes || matches && got.Answer == nil {
 			t.Errorf("%+v, and rule %q", got, rule)
 		}
 		if one := got.Kind == dns.Blocked || got.Kind == dns.Passed; one != (got.Name != "") || one != (got.Type != "") || one != (got.Class != "") {
 			t.Errorf("%+v", got)
 		}
-		if got.Answer != nil {
+		switch {
+		case matches:
 			checkAnswer(t, message, got.Answer)
+		case got.Answer != nil:
+			if m := unpack(t, got.Answer); !m.Response || m.Rcode != miekg.RcodeFormatError || !bytes.Equal(got.Answer[:2], message[:2]) {
+				t.Errorf("answer %s", m)
+			}
 		}
 	})
 }

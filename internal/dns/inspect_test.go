@@ -59,10 +59,10 @@ func TestInspect(t *testing.T) {
 		},
 	} {
 		got := r.Inspect(pack(t, tt.query))
-		if (got.Answer != nil) != (got.Kind == dns.Blocked) {
-			t.Errorf("%s: answer of %d bytes", tt.query.Question[0].Name, len(got.Answer))
+		if blocked := got.Kind == dns.Blocked; got.Barred != blocked || (got.Answer != nil) != blocked {
+			t.Errorf("%s: barred=%t, answer of %d bytes", tt.query.Question[0].Name, got.Barred, len(got.Answer))
 		}
-		got.Answer = nil
+		got.Barred, got.Answer = false, nil
 		if !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %+v, want %+v", tt.query.Question[0].Name, got, tt.want)
 		}
@@ -230,11 +230,31 @@ func decode(t testing.TB, s string) []byte {
 func TestInspectHostile(t *testing.T) {
 	for _, tt := range hostile {
 		got := rules(t, "ads.example").Inspect(decode(t, tt.hex))
-		if got.Kind != tt.want || (got.Answer != nil) != (tt.want == dns.Blocked) || (got.Name != "") != (tt.want == dns.Blocked) {
+		if got.Kind != tt.want || got.Barred != (tt.want != dns.NotAQuery) || (got.Name != "") != (tt.want == dns.Blocked) {
 			t.Errorf("%s: got %+v, want %s", tt.name, got, tt.want)
 		}
-		if got.Answer != nil && unpack(t, got.Answer).Question[0].Name != "ads.example." {
+		if got.Kind == dns.Blocked && unpack(t, got.Answer).Question[0].Name != "ads.example." {
 			t.Errorf("%s: answer %s", tt.name, unpack(t, got.Answer))
+		}
+		if got := new(dns.Rules).Inspect(decode(t, tt.hex)); got.Barred || got.Answer != nil {
+			t.Errorf("%s, without rules: got %+v", tt.name, got)
+		}
+	}
+}
+
+// TestFormatError: what can not be read is answered with its own id, opcode and
+// wish for recursion, and no more; if it has a header, and is no response.
+func TestFormatError(t *testing.T) {
+	for _, tt := range []struct{ query, want string }{
+		{"beef 0100 0000 0000 0000 0000", "beef 8181 0000 0000 0000 0000"},
+		{"beef 06ff 0001 0000 0000 0000 03 61", "beef 8081 0000 0000 0000 0000"},
+		{"beef 0100 0002 0000 0000 0000 " + adsExample + "0001 0001 c00c 001c 0001", "beef 8181 0000 0000 0000 0000"},
+		{"beef 0100 0001 0000 0000 00", ""},
+		{"beef 8180 0001 0000 0000 0000 03 61", ""},
+	} {
+		got := rules(t, "ads.example").Inspect(decode(t, tt.query)).Answer
+		if !slices.Equal(got, decode(t, tt.want)) {
+			t.Errorf("%s: got %x, want %s", tt.query, got, tt.want)
 		}
 	}
 }

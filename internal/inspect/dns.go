@@ -32,20 +32,31 @@ type question struct {
 	name string // empty: none
 }
 
-// query looks at a message to the resolver. It is passed on, or answered.
+// query looks at a message to the resolver. It is passed on, answered, or
+// dropped.
 func (t *dnsTalk) query(message []byte) (pass bool, answer []byte) {
 	found := t.service.Rules.Inspect(message)
 	switch found.Kind {
 	case dns.Blocked:
 		t.service.line(t.who, "DNS %s %s: blocked by %s", found.Type, clean(found.Name), found.Rule)
-		return false, found.Answer
 	case dns.Passed:
 		t.remember(question{binary.BigEndian.Uint16(message), found.Name})
 		t.service.line(t.who, "DNS %s %s", found.Type, clean(found.Name))
 	default:
-		t.service.line(t.who, "DNS: %s", found.Kind)
+		t.service.line(t.who, "DNS: %s%s", found.Kind, fate(found))
 	}
-	return true, nil
+	return !found.Barred, found.Answer
+}
+
+// fate is what becomes of what is no question.
+func fate(found dns.Inspection) string {
+	switch {
+	case !found.Barred:
+		return ""
+	case found.Answer == nil:
+		return ": dropped"
+	}
+	return ": answered with FORMERR"
 }
 
 func (t *dnsTalk) remember(q question) {
