@@ -9,6 +9,7 @@ import (
 
 	"github.com/waybill-net/waybill"
 	"github.com/waybill-net/waybill/internal/dns"
+	"github.com/waybill-net/waybill/internal/quic"
 )
 
 // dnsTalk is what a program and a resolver say to each other in one flow of UDP
@@ -35,7 +36,10 @@ type question struct {
 // query looks at a message to the resolver. It is passed on, answered, or
 // dropped.
 func (t *dnsTalk) query(message []byte) (pass bool, answer []byte) {
-	found := t.service.Rules.Inspect(message)
+	return t.judge(message, t.service.Rules.Inspect(message))
+}
+
+func (t *dnsTalk) judge(message []byte, found dns.Inspection) (pass bool, answer []byte) {
 	switch found.Kind {
 	case dns.Blocked:
 		t.service.line(t.who, "DNS %s %s: blocked by %s", found.Type, clean(found.Name), found.Rule)
@@ -88,15 +92,28 @@ func (t *dnsTalk) response(message []byte) {
 	}
 }
 
-// dnsPackets is DNS over UDP.
-type dnsPackets struct{ dnsTalk }
+// dnsPackets is DNS over UDP, unless a connection of QUIC is begun, which a
+// server at this port may speak as well.
+type dnsPackets struct {
+	dnsTalk
+	quic quicPackets
+}
 
-func (p *dnsPackets) ToServer(datagram []byte, _ uint8) (forward, more bool, answer []byte) {
-	forward, answer = p.query(datagram)
+func (p *dnsPackets) ToServer(datagram []byte, tos uint8) (forward, more bool, answer []byte) {
+	if quic.IsLong(datagram) {
+		forward, _, answer = p.quic.ToServer(datagram, tos)
+		return forward, true, answer
+	}
+	found := p.service.Rules.Inspect(datagram)
+	if p.quic.isQUIC && found.Name == "" {
+		return true, true, nil // of an established connection
+	}
+	forward, answer = p.judge(datagram, found)
 	return forward, true, answer
 }
 
-func (p *dnsPackets) ToClient(datagram []byte, _ uint8) (forward, more bool) {
+func (p *dnsPackets) ToClient(datagram []byte, tos uint8) (forward, more bool) {
+	p.quic.ToClient(datagram, tos)
 	p.response(datagram)
 	return true, true
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/waybill-net/waybill"
 	"github.com/waybill-net/waybill/internal/dns"
+	"github.com/waybill-net/waybill/internal/quic"
 )
 
 var dst = netip.MustParseAddrPort("192.0.2.1:443")
@@ -41,6 +42,14 @@ func FuzzFirstBytes(f *testing.F) {
 		once, _, _ := packets.ToServer(first, 0)
 		if again, _, _ := packets.ToServer(first, 0); again != once {
 			t.Errorf("passed %t, and sent again %t", once, again)
+		}
+		resolver := &dnsPackets{dnsTalk{service: s, who: who}, quicPackets{service: s, who: who, send: packets.send}}
+		want := pass
+		if quic.IsLong(first) {
+			want = once
+		}
+		if forward, _, _ := resolver.ToServer(first, 0); forward != want {
+			t.Errorf("to port 53 passed %t", forward)
 		}
 		for line := range strings.Lines(lines.String()) {
 			if strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {

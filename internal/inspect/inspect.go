@@ -111,7 +111,7 @@ func (s *service) take(ctx context.Context, c *waybill.Conn) bool {
 func (s *service) inspectPackets(c *waybill.PacketConn, send proxy.Send) proxy.PacketInspector {
 	to := source{c.Origin(), c.OriginalDestination(), "/udp", 0}
 	if c.OriginalDestination().Port() == portOfDNS {
-		return &dnsPackets{dnsTalk{service: s, who: to}}
+		return &dnsPackets{dnsTalk{service: s, who: to}, quicPackets{service: s, who: to, send: send}}
 	}
 	return &quicPackets{service: s, who: to, send: send}
 }

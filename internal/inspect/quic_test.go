@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	miekg "github.com/miekg/dns"
 	"github.com/quic-go/quic-go"
 )
 
@@ -120,5 +121,47 @@ func TestHoldBound(t *testing.T) {
 	}
 	if n := len(p.held.datagrams); n != 2 || p.held.bytes > maxHeld {
 		t.Errorf("%d datagrams with %d bytes are held", n, p.held.bytes)
+	}
+}
+
+// TestQUICToResolver: one flow to port 53 may carry QUIC and DNS, and rules
+// count for both.
+func TestQUICToResolver(t *testing.T) {
+	t.Parallel()
+	s := &service{ctx: t.Context()}
+	if err := s.Rules.Add("ads.example"); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	p := &dnsPackets{dnsTalk{service: s}, quicPackets{service: s, send: func([]byte, uint8) { sent++ }}}
+	passed, blocked := flight(t, "www.example"), flight(t, "ads.example")
+	established := append([]byte{0x45}, make([]byte, 40)...)
+	question := func(name string) []byte {
+		b, err := new(miekg.Msg).SetQuestion(name, miekg.TypeA).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for i, step := range []struct {
+		datagram []byte
+		forward  bool
+		sent     int // of those that were held
+		answered bool
+	}{
+		{established, false, 0, true}, // nothing has begun
+		{question("ads.example."), false, 0, true},
+		{passed[0], false, 0, false},
+		{passed[1], true, 1, false},
+		{established, true, 1, false},
+		{blocked[0], false, 1, false},
+		{blocked[1], false, 1, true},
+		{question("www.example."), true, 1, false},
+		{question("ads.example."), false, 1, true},
+	} {
+		forward, more, answer := p.ToServer(step.datagram, 0)
+		if forward != step.forward || !more || sent != step.sent || (answer != nil) != step.answered {
+			t.Errorf("step %d: forward=%t, more=%t, %d sent, answer of %d bytes", i, forward, more, sent, len(answer))
+		}
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/inspect"
+	"github.com/waybill-net/waybill/internal/policy"
 	sniff "github.com/waybill-net/waybill/internal/quic"
 	"github.com/waybill-net/waybill/internal/testenv"
 )
@@ -33,8 +36,18 @@ const blockedName = "ads.example"
 
 // TestQUICBlocked: of several connections that a client makes from one port,
 // those to a blocked name are refused, at once and with the reason, and the
-// others are not. Of the hellos that are refused the server gets no part.
+// others are not. Of the hellos that are refused the server gets no part. It may
+// be at the port of DNS.
 func TestQUICBlocked(t *testing.T) {
+	for _, port := range []uint16{443, dnsPort} {
+		t.Run(strconv.Itoa(int(port)), func(t *testing.T) {
+			t.Parallel()
+			testQUICBlocked(t, port)
+		})
+	}
+}
+
+func testQUICBlocked(t *testing.T, port uint16) {
 	env := testenv.New(t)
 	e, err := engine.Open(engine.Options{Scope: env.Scope})
 	if err != nil {
@@ -44,11 +57,13 @@ func TestQUICBlocked(t *testing.T) {
 	authority, cert := newCertificate(t)
 	trusted := t.TempDir() + "/authority.pem"
 	write(t, trusted, authority)
-	if err := e.Apply(quicChain(env, "a")); err != nil {
+	chain := quicChain(env, "a")
+	chain.Filters[0].Ports = []policy.PortRange{policy.Port(port)}
+	if err := e.Apply(chain); err != nil {
 		t.Fatal(err)
 	}
 	proxy := env.Start("a", os.Args[0], quicBlockRole, "udp:127.0.0.1:7001", "udp:[::1]:7001")
-	address := net.JoinHostPort(testenv.Outside4.String(), quicPort)
+	address := netip.AddrPortFrom(testenv.Outside4, port).String()
 	server := &witness{PacketConn: env.ListenPacket(address)}
 	serveQUIC(t, server, cert)
 	var got []string

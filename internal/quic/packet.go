@@ -69,6 +69,14 @@ func cutPacket(datagram []byte) (p packet, rest []byte, ok bool) {
 	return packet{version: v, initial: initial, dcid: dcid, scid: scid, bytes: datagram[:end], number: number}, r.rest, true
 }
 
+// IsLong reports whether a datagram begins with a whole packet that has the long
+// header of a known version. No question to a resolver does: where the version
+// stands it would have 256 questions, or an operation that DNS does not have.
+func IsLong(datagram []byte) bool {
+	_, _, ok := cutPacket(datagram)
+	return ok
+}
+
 // initials are the Initial packets of a datagram that a server looks at: those
 // with the same ID and the same version as the first packet.
 func initials(datagram []byte) iter.Seq[packet] {
