@@ -26,7 +26,7 @@ func FuzzFirstBytes(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first []byte) {
 		var lines strings.Builder
-		s := &service{Options: Options{Output: &lines}, ctx: t.Context()}
+		s := &service{ctx: t.Context(), lines: newOutput(&lines)}
 		if err := s.Rules.Add("ads.example", "*.ads.example"); err != nil {
 			t.Fatal(err)
 		}
@@ -51,6 +51,7 @@ func FuzzFirstBytes(f *testing.F) {
 		if forward, _, _ := resolver.ToServer(first, 0); forward != want {
 			t.Errorf("to port 53 passed %t", forward)
 		}
+		s.lines.close()
 		for line := range strings.Lines(lines.String()) {
 			if strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Errorf("line %q", line)

@@ -23,7 +23,8 @@ type Options struct {
 	Rules dns.Rules
 
 	// Output gets a line for each connection of TCP, each flow of UDP and each
-	// question. nil: nobody.
+	// question. If it does not take them in time, some are missing: it gets
+	// their number instead. nil: nobody.
 	Output io.Writer
 
 	// Tell is told what resolvers answer, before a program has the answer; nil:
@@ -46,6 +47,10 @@ func Run(ctx context.Context, addresses []string, opts Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &service{Options: opts, ctx: ctx}
+	if s.Output != nil {
+		s.lines = newOutput(s.Output)
+		defer s.lines.close()
+	}
 	var (
 		serving sync.WaitGroup
 		errs    = make([]error, len(addresses))
@@ -72,9 +77,8 @@ func Run(ctx context.Context, addresses []string, opts Options) error {
 // service is one run of the proxy.
 type service struct {
 	Options
-	ctx context.Context // of the run
-
-	mu sync.Mutex // a line at a time
+	ctx   context.Context // of the run
+	lines *output         // nil: nobody reads them
 }
 
 // listen opens one of the proxy's sockets and returns what serves it.

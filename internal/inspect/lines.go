@@ -3,7 +3,6 @@ package inspect
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -29,15 +28,11 @@ func (s source) String() string {
 	return line
 }
 
-// line writes one.
+// line says something about a source.
 func (s *service) line(who source, format string, args ...any) {
-	if s.Output == nil {
-		return
+	if s.lines != nil {
+		s.lines.add(who.String() + ": " + fmt.Sprintf(format, args...))
 	}
-	text := who.String() + ": " + fmt.Sprintf(format, args...) + "\n"
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	io.WriteString(s.Output, text)
 }
 
 func (s *service) report(e proxy.Event) {
