@@ -23,6 +23,7 @@ type proxyFlags struct {
 	blockName []string
 	answer    string
 	names     string
+	maxFlows  int
 	quiet     bool
 }
 
@@ -66,6 +67,7 @@ domain, and for "waybill flows" and "waybill trace".`,
 	flags.StringSliceVar(&f.blockName, "block-name", nil, "block these `names`")
 	flags.StringVar(&f.answer, "answer", "nxdomain", "what is said of a blocked name: nxdomain, zero (0.0.0.0 and ::) or refused")
 	flags.StringVar(&f.names, "names", "", "`path` of the socket on which names are told (default: $"+control.NamesVariable+", or the daemon's)")
+	flags.IntVar(&f.maxFlows, "max-flows", 0, "bound the flows, or connections, that each address has open to this `number` (default: 65536 of UDP, no bound of TCP)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
 	return cmd
 }
@@ -73,6 +75,9 @@ domain, and for "waybill flows" and "waybill trace".`,
 func (f *proxyFlags) options(stdout, stderr io.Writer) (opts inspect.Options, err error) {
 	if !f.quiet {
 		opts.Output = stdout
+	}
+	if opts.MaxFlows = f.maxFlows; f.maxFlows < 0 {
+		return opts, fmt.Errorf("read --max-flows %d: want a number that is not negative", f.maxFlows)
 	}
 	switch f.answer {
 	case "nxdomain":

@@ -5,6 +5,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -27,6 +28,10 @@ type Options struct {
 	// their number instead. nil: nobody.
 	Output io.Writer
 
+	// MaxFlows bounds the flows of UDP, and the connections of TCP, that each
+	// address has open at once. 0: 65536 flows, and no bound of connections.
+	MaxFlows int
+
 	// Tell is told what resolvers answer, before a program has the answer; nil:
 	// nobody is. It may be called from several goroutines.
 	Tell func(context.Context, dns.Resolved)
@@ -34,6 +39,10 @@ type Options struct {
 	// Ready is called when all addresses are listened on; nil: nobody waits.
 	Ready func()
 }
+
+// maxFlows is of UDP, where nobody ends a flow but time: without a bound a program
+// could open any number of them.
+const maxFlows = 1 << 16
 
 // forUDP stands before the addresses on which Run takes UDP.
 const forUDP = "udp:"
@@ -89,14 +98,17 @@ func (s *service) listen(ctx context.Context, address string) (serve func(contex
 		if err != nil {
 			return nil, err
 		}
-		p := proxy.Packets{Inspect: s.inspectPackets, Report: s.reportPackets}
+		p := proxy.Packets{
+			Inspect: s.inspectPackets, Report: s.reportPackets,
+			MaxFlows: cmp.Or(s.MaxFlows, maxFlows), Refused: s.refused(address),
+		}
 		return func(ctx context.Context) error { return p.Serve(ctx, l) }, nil
 	}
 	l, err := waybill.Listen(ctx, "tcp", at)
 	if err != nil {
 		return nil, err
 	}
-	p := proxy.Proxy{Take: s.take, Report: s.report}
+	p := proxy.Proxy{Take: s.take, Report: s.report, MaxConns: s.MaxFlows, Refused: s.refused(address)}
 	return func(ctx context.Context) error { return p.Serve(ctx, l) }, nil
 }
 

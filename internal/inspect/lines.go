@@ -35,6 +35,15 @@ func (s *service) line(who source, format string, args ...any) {
 	}
 }
 
+// refused says how often there was no room for one more at an address.
+func (s *service) refused(address string) func(int) {
+	return func(n int) {
+		if s.lines != nil {
+			s.lines.add(fmt.Sprintf("%s: refused %d times: all of --max-flows are open", address, n))
+		}
+	}
+}
+
 func (s *service) report(e proxy.Event) {
 	who := source{e.Conn.Origin(), e.Conn.OriginalDestination(), "", e.Hops}
 	if e.Err != nil {

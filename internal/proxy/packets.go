@@ -26,6 +26,11 @@ type Packets struct {
 	// comes later, such as that nobody listens at the destination. The flow
 	// goes on then.
 	Report func(PacketEvent)
+
+	// MaxFlows bounds the flows open at once; of more the datagrams are lost.
+	// 0: no bound. Refused hears once a second how often that was.
+	MaxFlows int
+	Refused  func(n int)
 }
 
 // PacketInspector looks at each datagram of one flow before it is forwarded,
@@ -54,6 +59,8 @@ func (p *Packets) Serve(ctx context.Context, l *waybill.PacketListener) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	flows := newLimit(p.MaxFlows, p.Refused)
+	defer flows.close()
 	var open sync.WaitGroup
 	defer open.Wait()
 	for {
@@ -66,7 +73,14 @@ func (p *Packets) Serve(ctx context.Context, l *waybill.PacketListener) error {
 		case err != nil:
 			continue // of one flow: its next datagram tries again
 		}
-		open.Go(func() { p.handle(ctx, c) })
+		if !flows.take() {
+			c.Close()
+			continue
+		}
+		open.Go(func() {
+			defer flows.give()
+			p.handle(ctx, c)
+		})
 	}
 }
 

@@ -54,8 +54,9 @@ type Proxy struct {
 	Report func(Event)
 
 	// MaxConns bounds the connections open at once; more are closed as they
-	// come. 0: no bound.
+	// come. 0: no bound. Refused hears once a second how often that was.
 	MaxConns int
+	Refused  func(n int)
 
 	Dialer waybill.Dialer
 }
@@ -79,11 +80,9 @@ func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
 	}
 	defer urgent.close()
 	go urgent.run()
-	var (
-		open    sync.WaitGroup
-		slots   = make(chan struct{}, max(p.MaxConns, 1))
-		bounded = p.MaxConns > 0
-	)
+	conns := newLimit(p.MaxConns, p.Refused)
+	defer conns.close()
+	var open sync.WaitGroup
 	defer open.Wait()
 	for {
 		c, err := l.AcceptConn()
@@ -100,19 +99,13 @@ func (p *Proxy) Serve(ctx context.Context, l *waybill.Listener) error {
 			}
 			continue
 		}
-		if bounded {
-			select {
-			case slots <- struct{}{}:
-			default:
-				c.Close()
-				continue
-			}
+		if !conns.take() {
+			c.Close()
+			continue
 		}
 		open.Go(func() {
+			defer conns.give()
 			p.handle(ctx, c, urgent)
-			if bounded {
-				<-slots
-			}
 		})
 	}
 }

@@ -38,8 +38,11 @@ func TestMain(m *testing.M) {
 func play() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if os.Getenv(roleVar) == packetsRole {
-		return playPackets(ctx)
+	switch os.Getenv(roleVar) {
+	case packetsRole:
+		return playPackets(ctx, 0)
+	case onePacketsRole:
+		return playPackets(ctx, 1)
 	}
 	l, err := waybill.Listen(ctx, "tcp", "127.0.0.1:7001")
 	if err != nil {
