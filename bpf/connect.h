@@ -397,7 +397,8 @@ nobody:
  */
 static __always_inline bool wb_drops_quic(struct wb_attempt *a)
 {
-	if (!wb_is_udp(a) || !(a->policy->flags & WB_HAS_QUIC_DROPS))
+	/* The ports of such filters are among those that are wanted of UDP. */
+	if (!wb_is_udp(a) || !(a->policy->flags & WB_HAS_QUIC_DROPS) || !wb_port_is_wanted(a->policy, &a->query.dst))
 		return false;
 	if (!a->query.n_hops && a->query.self < 0)
 		a->query.self = wb_current_provider(a->policy);
@@ -409,8 +410,13 @@ static __always_inline bool wb_drops_quic(struct wb_attempt *a)
 	a->query.down = 0;
 	a->query.n_hops = a->n_hops;
 	a->query.self = a->n_hops ? -1 : wb_current_provider(a->policy);
-	if (a->decision.verdict == WB_DROP_QUIC)
+	if (a->decision.verdict == WB_DROP_QUIC) {
+		/* Whom the connection of TCP would have gone past: no provider has been asked about the UDP at hand. */
+		a->decision.bypassed = 0;
+		a->decision.shadowed = 0;
+		a->decision.excluded = 0;
 		return true;
+	}
 	wb_identify_if_asked(a);
 	return false;
 }

@@ -178,18 +178,20 @@ func isRefused(c net.Conn, err error) (bool, error) {
 }
 
 // TestQUICDroppedLater: what is told of UDP that the second proxy of a chain
-// would get as TCP is told of the program.
+// would get as TCP is told of the program. Whom that TCP would have gone past is
+// neither told nor counted: nobody has asked for it.
 func TestQUICDroppedLater(t *testing.T) {
 	t.Parallel()
 	env := testenv.New(t)
 	e := open(t, env, engine.Options{})
 	startOrigin(t, env)
-	p := chain(env, "a", "b")
-	p.Filters[1].DropQUIC = true
+	p := chain(env, "a", "b", "c", "d", "e") // d is down
+	p.Providers[0].Shadow, p.Providers[2].Shadow = true, true
+	p.Filters[4].DropQUIC = true
 	apply(t, e, p)
-	for i, name := range []string{"a", "b"} {
-		address := p.Providers[i]
-		env.StartCommand(roleCommand(env, name, "proxy", address.Listen.String(), address.Listen6.String()))
+	for _, i := range []int{1, 4} {
+		provider := p.Providers[i]
+		env.StartCommand(roleCommand(env, provider.Name, "proxy", provider.Listen.String(), provider.Listen6.String()))
 	}
 	events := readEvents(t, e)
 	dst := net.JoinHostPort(testenv.Outside4.String(), fmt.Sprint(originPort))
@@ -205,8 +207,12 @@ func TestQUICDroppedLater(t *testing.T) {
 	}
 	for range 2 {
 		event := events.next(flow.QUICDropped)
-		if event.Provider != "b" || event.Hop != 0 || event.Kinship != "" || event.Process.PID == 0 {
+		if event.Provider != "e" || event.Hop != 0 || event.Kinship != "" || event.Process.PID == 0 || len(event.Skipped) > 0 {
 			t.Errorf("got %+v", event)
 		}
+	}
+	c := counters(t, e)
+	if c["quic_dropped"] != 2 || c["shadowed"] != 0 || c["bypassed"] != 0 {
+		t.Errorf("counted %v", c)
 	}
 }
