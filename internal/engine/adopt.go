@@ -189,7 +189,10 @@ func (e *Engine) findInner(s *state) (*ebpf.Map, error) {
 }
 
 // sortOut tells the classes and contexts of the generation in force from
-// others, which it deletes.
+// others, which it deletes. Those of addresses that names led to stay as they
+// were when they were told last, until Apply. Whoever adopts applies at once,
+// and without them connections would go past a proxy meanwhile. If no policy
+// can be applied they are as the rest of the adopted one: in force, and frozen.
 func (e *Engine) sortOut() error {
 	var (
 		class   kernelWbClassKey

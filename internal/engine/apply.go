@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -100,7 +99,8 @@ func (e *Engine) apply(p policy.Policy, ids policy.Identities) error {
 func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	generation := e.generation + 1
 	keys, sets := encodeClasses(table.Classes(), generation)
-	named, namedSets := encodeClasses(e.namedClasses(table), generation)
+	addrs, classes := e.namedClasses(table)
+	named, namedSets := encodeClasses(classes, generation)
 	contexts := contextKeys(table, generation)
 	err := errors.Join(e.putClasses(keys, sets), e.putClasses(named, namedSets), e.putContexts(contexts, table), e.addCounters(table))
 	if err == nil {
@@ -116,9 +116,9 @@ func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 	e.kept = handles(table)
 	e.dropCounters(e.kept)
 	e.table, e.inner, e.generation, e.classes, e.contexts = table, inner, generation, keys, contexts
-	e.addresses = make(map[kernelWbClassKey]struct{}, len(named))
-	for _, key := range named {
-		e.addresses[key] = struct{}{}
+	e.known.asked.Purge()
+	for i, addr := range addrs {
+		e.known.asked.Add(addr, named[i])
 	}
 	e.names.add(generation, table)
 	return nil
@@ -126,8 +126,7 @@ func (e *Engine) commit(table *policy.Table, inner *ebpf.Map) error {
 
 // inForce is what belongs to the policy in force.
 func (e *Engine) inForce() generationMaps {
-	classes := slices.AppendSeq(slices.Clone(e.classes), maps.Keys(e.addresses))
-	m := generationMaps{inner: e.inner, classes: classes, contexts: e.contexts}
+	m := generationMaps{inner: e.inner, classes: slices.Concat(e.classes, e.known.asked.Values()), contexts: e.contexts}
 	if e.state != nil {
 		m.pin = e.state.policyPath(e.generation)
 	}

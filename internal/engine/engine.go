@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -67,14 +66,13 @@ type Engine struct {
 	generation uint32
 	policy     policy.Policy // in force
 	ids        policy.Identities
-	table      *policy.Table                 // of policy and ids; nil before the first Apply
-	inner      *ebpf.Map                     // holds table in the kernel
-	classes    []kernelWbClassKey            // of table, in the kernel
-	contexts   []kernelWbContextKey          // likewise
-	named      map[netip.Addr][]string       // what SetNames was told
-	addresses  map[kernelWbClassKey]struct{} // of named that some filter asks for, in the kernel
-	kept       map[uint64]bool               // handles of its providers, which have counters
-	names      names                         // has a lock of its own: events are read meanwhile
+	table      *policy.Table        // of policy and ids; nil before the first Apply
+	inner      *ebpf.Map            // holds table in the kernel
+	classes    []kernelWbClassKey   // of table, in the kernel
+	contexts   []kernelWbContextKey // likewise
+	known      known
+	kept       map[uint64]bool // handles of its providers, which have counters
+	names      names           // has a lock of its own: events are read meanwhile
 }
 
 // Open loads the programs and attaches them to the scope, or adopts those
@@ -101,6 +99,7 @@ func Open(opts Options) (*Engine, error) {
 	e := &Engine{
 		retiring: make(chan struct{}, maxRetiring),
 		scope:    opts.Scope,
+		known:    newKnown(),
 		innerMap: spec.Maps[kernelMapPolicies].InnerMap,
 	}
 	if opts.State == "" {

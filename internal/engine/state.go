@@ -48,6 +48,9 @@ func (s *state) linkPath(name string) string { return filepath.Join(s.dir, "link
 // ErrInUse says that another process has the state.
 var ErrInUse = errors.New("another process has it open")
 
+// ErrUnknownPolicy says that the policy in force is in the kernel alone.
+var ErrUnknownPolicy = errors.New("the text of the policy in force is not known; apply one first")
+
 // ErrNoState says that there is no state in a directory.
 var ErrNoState = errors.New("no state of waybill")
 

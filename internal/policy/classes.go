@@ -2,12 +2,9 @@ package policy
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/waybill-net/waybill/internal/domain"
 )
 
 // Dimension is one thing that filters ask of a connection, as in bpf/abi.h.
@@ -35,8 +32,6 @@ const SetWords = MaxFilters / 64
 type Set [SetWords]uint64
 
 func (s *Set) add(i int) { s[i/64] |= 1 << (i % 64) }
-
-func (s *Set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
 func (s *Set) without(t *Set) {
 	for i := range s {
@@ -78,47 +73,6 @@ func (t *Table) Classes() []Class {
 	classes = append(classes, exact(t, DimUser, func(f *TableFilter) bool { return len(f.Users) > 0 },
 		func(f *TableFilter) []uint32 { return f.uids }, func(uid uint32) [16]byte { return data64(uint64(uid), 0) })...)
 	return append(classes, t.cgroupClasses()...)
-}
-
-// AsksNames reports whether any filter does.
-func (t *Table) AsksNames() bool { return len(t.byDomain) > 0 }
-
-// Named is the class of an address as a destination that these names led to.
-// False: no filter asks for any of them, and it is that of an address like any
-// other, which takes its time to find out and is left to [Table.Unnamed].
-func (t *Table) Named(addr netip.Addr, names []string) (c Class, asked bool) {
-	var meant Set
-	for _, name := range names {
-		for pattern := range domain.Patterns(name) {
-			for _, i := range t.byDomain[pattern] {
-				meant.add(i)
-				asked = true
-			}
-		}
-	}
-	if !asked {
-		return addressClass(addr), false
-	}
-	return t.address(addr, meant), true
-}
-
-// Unnamed is the class of an address as a destination that no name led to.
-func (t *Table) Unnamed(addr netip.Addr) Class { return t.address(addr, Set{}) }
-
-// address has those filters that ask for names if they are meant.
-func (t *Table) address(addr netip.Addr, meant Set) Class {
-	c := addressClass(addr)
-	for i := range t.Filters {
-		f := &t.Filters[i]
-		if (len(f.Domains) == 0 || meant.has(i)) && f.matchesAddr(addr) {
-			c.Members.add(i)
-		}
-	}
-	return c
-}
-
-func addressClass(addr netip.Addr) Class {
-	return Class{Dimension: DimDestination, Data: addr.As16(), Bits: 128}
 }
 
 // States returns the filters that match in each state, and last all of them.

@@ -37,6 +37,7 @@ type Table struct {
 	NumRedirects int
 	TrackingOff  bool
 	byDomain     map[string][]int // by pattern: the filters that ask for it
+	spaces       *spaces          // of destinations; nil if no filter asks for a name
 }
 
 // TableProvider is a [Provider] with its place among the filters.
@@ -95,6 +96,9 @@ func Compile(p Policy, ids Identities) (*Table, error) {
 		for _, pattern := range t.Filters[i].Domains {
 			t.byDomain[pattern] = append(t.byDomain[pattern], i)
 		}
+	}
+	if t.AsksNames() {
+		t.spaces = newSpaces(t.destinations())
 	}
 	return t, nil
 }
