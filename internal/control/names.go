@@ -32,7 +32,7 @@ const (
 // listens to processes of providers alone.
 type NamesServer struct {
 	MayTell func(*Peer) bool
-	Learn   func(dns.Resolved) // returns when filters know it
+	Learn   func(dns.Resolved) error // returns when filters know it
 }
 
 // Names is the body of POST /v1/names.
@@ -80,7 +80,9 @@ func (s *NamesServer) names(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.Learn(found)
+	if err := s.Learn(found); err != nil {
+		return fmt.Errorf("learn %s: %w", found.Name, err)
+	}
 	return answer(w, struct{}{})
 }
 

@@ -2,7 +2,9 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -46,11 +48,16 @@ func serveNames(t *testing.T, s *control.NamesServer) (socket string) {
 	return socket
 }
 
-// TestTell: what is told is learnt when Tell returns, and a client whose server
-// comes back goes on.
+// TestTell: what is told is learnt when Tell returns, or there is an error.
 func TestTell(t *testing.T) {
-	var learnt []dns.Resolved
-	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) { learnt = append(learnt, found) }})
+	var (
+		learnt  []dns.Resolved
+		trouble error
+	)
+	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) error {
+		learnt = append(learnt, found)
+		return trouble
+	}})
 	client := control.NewNamesClient(socket)
 	for _, name := range []string{"www.example.org", "second.example.org"} {
 		found := dns.Resolved{Name: name, Addresses: map[netip.Addr]time.Duration{
@@ -64,7 +71,13 @@ func TestTell(t *testing.T) {
 			t.Errorf("learnt %+v", got)
 		}
 	}
-	err := control.NewNamesClient("/nonexistent/names.sock").Tell(t.Context(), dns.Resolved{Name: "a.example"})
+	trouble = errors.New("set names of 192.0.2.1: no memory")
+	err := client.Tell(t.Context(), dns.Resolved{Name: "a.example", Addresses: map[netip.Addr]time.Duration{netip.MustParseAddr("192.0.2.1"): 0}})
+	var refusal *control.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusInternalServerError || !strings.Contains(err.Error(), "learn a.example: "+trouble.Error()) {
+		t.Errorf("what is told does not count: %v", err)
+	}
+	err = control.NewNamesClient("/nonexistent/names.sock").Tell(t.Context(), dns.Resolved{Name: "a.example"})
 	if err == nil || !strings.Contains(err.Error(), "no daemon listens there") {
 		t.Errorf("without a server: %v", err)
 	}
@@ -93,11 +106,12 @@ func TestTellAtOnce(t *testing.T) {
 		learnt   atomic.Int32
 	)
 	learning.Add(most)
-	s := &control.NamesServer{Learn: func(dns.Resolved) {
+	s := &control.NamesServer{Learn: func(dns.Resolved) error {
 		if learnt.Add(1) <= most {
 			learning.Done()
 			learning.Wait()
 		}
+		return nil
 	}}
 	socket := filepath.Join(t.TempDir(), "names.sock")
 	l, err := s.Listen(socket)
@@ -130,11 +144,16 @@ func TestTellAtOnce(t *testing.T) {
 
 // TestWhoMayTell: root may, and others if they belong to a provider.
 func TestWhoMayTell(t *testing.T) {
-	may := false
-	var learnt int
+	var (
+		may    atomic.Bool
+		learnt atomic.Int32
+	)
 	socket := serveNames(t, &control.NamesServer{
-		MayTell: func(p *control.Peer) bool { return may && p.UID == 65534 },
-		Learn:   func(dns.Resolved) { learnt++ },
+		MayTell: func(p *control.Peer) bool { return may.Load() && p.UID == 65534 },
+		Learn: func(dns.Resolved) error {
+			learnt.Add(1)
+			return nil
+		},
 	})
 	tell := func(uid string) string {
 		t.Helper()
@@ -148,22 +167,25 @@ func TestWhoMayTell(t *testing.T) {
 	for _, step := range []struct {
 		may       bool
 		uid, want string
-		learnt    int
+		learnt    int32
 	}{
 		{false, "0", "{}", 1},
 		{false, "65534", `{"error":"you may not tell names","hint":"a process of a provider may, and root"}`, 1},
 		{true, "65534", "{}", 2},
 	} {
-		may = step.may
-		if got := tell(step.uid); got != step.want || learnt != step.learnt {
-			t.Errorf("user %s: got %s, learnt %d", step.uid, got, learnt)
+		may.Store(step.may)
+		if got := tell(step.uid); got != step.want || learnt.Load() != step.learnt {
+			t.Errorf("user %s: got %s, learnt %d", step.uid, got, learnt.Load())
 		}
 	}
 }
 
 // TestBadNames: nothing is learnt of what makes no sense.
 func TestBadNames(t *testing.T) {
-	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) { t.Errorf("learnt %+v", found) }})
+	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) error {
+		t.Errorf("learnt %+v", found)
+		return nil
+	}})
 	many := `{"name": "a.example", "addresses": [` + strings.Repeat(`{"address": "192.0.2.1"}, `, 256) + `{"address": "192.0.2.1"}]}`
 	for body, want := range map[string]string{
 		`{`:                     "read body",

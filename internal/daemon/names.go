@@ -1,19 +1,32 @@
 package daemon
 
 import (
+	"errors"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/waybill-net/waybill/internal/control"
+	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/names"
 )
 
-// openNames takes over what an earlier daemon was told.
+// openNames takes over what an earlier daemon was told. Under a policy that was
+// adopted it does not count: that is no trouble before restorePolicy puts one
+// in force, nor if it is forgotten.
 func (d *Daemon) openNames() (err error) {
+	opening := true
 	d.names, err = names.Open(names.Options{
-		Path:   filepath.Join(d.opts.RunDir, "names.json"),
-		Set:    d.engine.SetNames,
+		Path: filepath.Join(d.opts.RunDir, "names.json"),
+		Set: func(addr netip.Addr, names []string) error {
+			err := d.engine.SetNames(addr, names)
+			if errors.Is(err, engine.ErrUnknownPolicy) && (opening || len(names) == 0) {
+				return nil
+			}
+			return err
+		},
 		Failed: func(err error) { d.log.Error("names that a proxy told", "error", err) },
 	})
+	opening = false
 	return err
 }
 

@@ -63,11 +63,12 @@ func TestNamesMeanwhile(t *testing.T) {
 	learnt := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	server := d.NamesServer()
-	server.Learn = func(dns.Resolved) {
+	server.Learn = func(dns.Resolved) error {
 		select {
 		case learnt <- struct{}{}:
 		case <-ctx.Done():
 		}
+		return nil
 	}
 	l, err := server.Listen(filepath.Join(h.opts.RunDir, "names.sock"))
 	if err != nil {

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -42,12 +43,16 @@ type Memory struct {
 	Addresses int
 
 	// Changed, if it is set, hears of every address whose names have become
-	// others, and of those that it has now: none if it is forgotten. Calls
-	// follow each other in the order of the changes; none may call the Memory.
-	Changed func(addr netip.Addr, names []string)
+	// others, and of those that it has now, the newest first: none if it is
+	// forgotten. That they come in another order is no change. Calls follow each
+	// other in the order of the changes; none may call the Memory. What fails is
+	// the error of the method that has learnt or forgotten, and told again when
+	// the address is learnt again.
+	Changed func(addr netip.Addr, names []string) error
 
-	mu    sync.Mutex
-	names *simplelru.LRU[netip.Addr, *known] // nil until something is learnt
+	mu     sync.Mutex
+	names  *simplelru.LRU[netip.Addr, *entry] // nil until something is learnt
+	failed error                              // of Changed, in the method that runs
 }
 
 // Name is a name that an address was given for.
@@ -59,6 +64,12 @@ type Name struct {
 type remembered struct {
 	Name
 	until time.Time
+}
+
+// entry is what there is to an address.
+type entry struct {
+	known known
+	told  []string // the names of which Changed knows, sorted
 }
 
 // known are the names of an address, the newest first.
@@ -78,25 +89,15 @@ func (k known) texts() []string {
 	return texts
 }
 
-// Learn is Add of what [Resolve] reads in a message, and returns how many
-// addresses it has learnt.
-func (m *Memory) Learn(response []byte) int {
-	found, ok := Resolve(response)
-	if !ok {
-		return 0
-	}
-	m.Add(found)
-	return len(found.Addresses)
-}
-
 // Add remembers the name for each of the addresses.
-func (m *Memory) Add(found Resolved) {
+func (m *Memory) Add(found Resolved) error {
 	name := Name{found.Name, time.Now()}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for addr, ttl := range found.Addresses {
 		m.learn(addr, remembered{name, name.Learnt.Add(m.life(ttl))})
 	}
+	return m.failure()
 }
 
 // Names returns the names that were learnt for an address, the newest first.
@@ -112,21 +113,22 @@ func (m *Memory) Names(addr netip.Addr) []Name {
 
 // Sweep forgets what has come to its end. Names does without, but Changed
 // hears of an end only here.
-func (m *Memory) Sweep() {
+func (m *Memory) Sweep() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, addr := range m.addresses() {
-		entry, _ := m.names.Peek(addr)
-		live := entry.live()
+		e, _ := m.names.Peek(addr)
+		live := e.known.live()
 		switch {
-		case len(live) == len(*entry):
+		case len(live) == len(e.known):
 		case len(live) == 0:
 			m.names.Remove(addr)
 		default:
-			*entry = live
-			m.changed(addr, live)
+			e.known = live
+			m.tell(addr, e)
 		}
 	}
+	return m.failure()
 }
 
 // All returns what is remembered, a name and an address at a time, the oldest
@@ -156,8 +158,8 @@ func (m *Memory) of(addr netip.Addr) known {
 	if m.names == nil {
 		return nil
 	}
-	if entry, ok := m.names.Peek(addr); ok { // not Get: to be looked up keeps nothing alive
-		return *entry
+	if e, ok := m.names.Peek(addr); ok { // not Get: to be looked up keeps nothing alive
+		return e.known
 	}
 	return nil
 }
@@ -166,28 +168,48 @@ func (m *Memory) learn(addr netip.Addr, n remembered) {
 	if m.names == nil {
 		m.names = m.newNames()
 	}
-	old := m.of(addr)
-	names := slices.DeleteFunc(slices.Clone(old), func(o remembered) bool { return o.Name.Name == n.Name.Name })
+	e, ok := m.names.Peek(addr)
+	if !ok {
+		e = new(entry)
+	}
+	names := slices.DeleteFunc(slices.Clone(e.known), func(o remembered) bool { return o.Name.Name == n.Name.Name })
 	names = slices.Insert(names, 0, n)
-	names = names[:min(len(names), namesPerAddress)]
-	m.names.Add(addr, &names)
-	if !slices.Equal(old.texts(), names.texts()) {
-		m.changed(addr, names)
+	e.known = names[:min(len(names), namesPerAddress)]
+	m.names.Add(addr, e)
+	m.tell(addr, e)
+}
+
+// tell lets Changed know of the names that it does not know of, or that are
+// none any more.
+func (m *Memory) tell(addr netip.Addr, e *entry) {
+	names := e.known.texts()
+	sorted := slices.Sorted(slices.Values(names))
+	if !slices.Equal(sorted, e.told) && m.changed(addr, names) {
+		e.told = sorted
 	}
 }
 
-func (m *Memory) changed(addr netip.Addr, names known) {
-	if m.Changed != nil {
-		m.Changed(addr, names.texts())
+func (m *Memory) changed(addr netip.Addr, names []string) bool {
+	if m.Changed == nil {
+		return true
 	}
+	err := m.Changed(addr, names)
+	m.failed = errors.Join(m.failed, err)
+	return err == nil
 }
 
-func (m *Memory) newNames() *simplelru.LRU[netip.Addr, *known] {
+func (m *Memory) failure() error {
+	err := m.failed
+	m.failed = nil
+	return err
+}
+
+func (m *Memory) newNames() *simplelru.LRU[netip.Addr, *entry] {
 	size := m.Addresses
 	if size <= 0 {
 		size = defaultAddresses
 	}
-	names, err := simplelru.NewLRU(size, func(addr netip.Addr, _ *known) { m.changed(addr, nil) })
+	names, err := simplelru.NewLRU(size, func(addr netip.Addr, _ *entry) { m.changed(addr, nil) })
 	if err != nil {
 		panic(err) // it refuses only sizes that are not positive
 	}

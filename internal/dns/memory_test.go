@@ -1,9 +1,11 @@
 package dns_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -32,7 +34,20 @@ func response(t testing.TB, name string, qtype uint16, records ...string) *miekg
 
 func learn(t testing.TB, m *dns.Memory, name string, records ...string) int {
 	t.Helper()
-	return m.Learn(pack(t, response(t, name, miekg.TypeA, records...)))
+	return read(t, m, pack(t, response(t, name, miekg.TypeA, records...)))
+}
+
+// read adds what a message says, and returns how many addresses that are.
+func read(t testing.TB, m *dns.Memory, message []byte) int {
+	t.Helper()
+	found, ok := dns.Resolve(message)
+	if !ok {
+		return 0
+	}
+	if err := m.Add(found); err != nil {
+		t.Error(err)
+	}
+	return len(found.Addresses)
 }
 
 func namesOf(m *dns.Memory, addr string) string {
@@ -109,7 +124,7 @@ func TestLearn(t *testing.T) {
 		},
 	} {
 		var m dns.Memory
-		m.Learn(pack(t, response(t, tt.name, tt.qtype, tt.records...)))
+		read(t, &m, pack(t, response(t, tt.name, tt.qtype, tt.records...)))
 		for addr, want := range tt.learnt {
 			if got := namesOf(&m, addr); got != want {
 				t.Errorf("%s: %s is %q, want %q", tt.what, addr, got, want)
@@ -147,13 +162,13 @@ func TestLearnNothing(t *testing.T) {
 		if what == "nothing wrong" {
 			want = 1
 		}
-		if n := memory.Learn(pack(t, m)); n != want || len(memory.Names(netip.MustParseAddr("192.0.2.1"))) != want {
+		if n := read(t, &memory, pack(t, m)); n != want || len(memory.Names(netip.MustParseAddr("192.0.2.1"))) != want {
 			t.Errorf("%s: learnt %d", what, n)
 		}
 	}
 	for _, tt := range hostile {
 		var memory dns.Memory
-		if n := memory.Learn(decode(t, tt.hex)); n != 0 {
+		if n := read(t, &memory, decode(t, tt.hex)); n != 0 {
 			t.Errorf("%s: learnt %d", tt.name, n)
 		}
 	}
@@ -165,14 +180,14 @@ func TestLearnDamaged(t *testing.T) {
 	whole := pack(t, m)
 	for n := range len(whole) {
 		var memory dns.Memory
-		if got := memory.Learn(whole[:n]); got != 0 {
+		if got := read(t, &memory, whole[:n]); got != 0 {
 			t.Errorf("learnt %d of %d bytes of %d", got, n, len(whole))
 		}
 	}
 	m.SetEdns0(1232, false)
 	damaged := pack(t, m)
 	var memory dns.Memory
-	if got := memory.Learn(damaged[:len(damaged)-1]); got != 1 {
+	if got := read(t, &memory, damaged[:len(damaged)-1]); got != 1 {
 		t.Errorf("learnt %d", got)
 	}
 }
@@ -267,12 +282,19 @@ func TestChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := make(map[netip.Addr][]string)
 		calls := 0
-		m := dns.Memory{Addresses: 2, Changed: func(addr netip.Addr, names []string) {
+		m := dns.Memory{Addresses: 2, Changed: func(addr netip.Addr, names []string) error {
 			calls++
 			if told[addr] = names; names == nil {
 				delete(told, addr)
 			}
+			return nil
 		}}
+		sweep := func() {
+			t.Helper()
+			if err := m.Sweep(); err != nil {
+				t.Error(err)
+			}
+		}
 		check := func(when string, want map[string]string) {
 			t.Helper()
 			got := make(map[string]string)
@@ -291,18 +313,59 @@ func TestChanged(t *testing.T) {
 		check("two names", map[string]string{"192.0.2.1": "b.example a.example"})
 		before := calls
 		learn(t, &m, "b.example.", "b.example. 200 IN A 192.0.2.1")
+		learn(t, &m, "a.example.", "a.example. 100 IN A 192.0.2.1")
+		learn(t, &m, "b.example.", "b.example. 200 IN A 192.0.2.1")
 		if calls != before {
 			t.Error("told of what is known already")
 		}
 		time.Sleep(100 * time.Second)
-		m.Sweep()
+		sweep()
 		check("one has ended", map[string]string{"192.0.2.1": "b.example"})
 		learn(t, &m, "c.example.", "c.example. 300 IN A 192.0.2.2")
 		learn(t, &m, "d.example.", "d.example. 300 IN A 192.0.2.3")
 		check("one pushed out", map[string]string{"192.0.2.2": "c.example", "192.0.2.3": "d.example"})
 		time.Sleep(300 * time.Second)
-		m.Sweep()
+		sweep()
 		check("all have ended", map[string]string{})
+	})
+}
+
+// TestChangedFails: it is the error of whoever has said so, and what Changed
+// does not know it is told again.
+func TestChangedFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		trouble := errors.New("no memory")
+		var told [][]string
+		fail := true
+		m := dns.Memory{Addresses: 1, Changed: func(_ netip.Addr, names []string) error {
+			if fail {
+				return trouble
+			}
+			told = append(told, names)
+			return nil
+		}}
+		add := func(name, addr string, ttl time.Duration) error {
+			return m.Add(dns.Resolved{Name: name, Addresses: map[netip.Addr]time.Duration{netip.MustParseAddr(addr): ttl}})
+		}
+		check := func(when string, err error, want ...[]string) {
+			t.Helper()
+			if isError := errors.Is(err, trouble); isError != fail || !reflect.DeepEqual(told, want) {
+				t.Errorf("%s: error %v, told %v, want %v", when, err, told, want)
+			}
+			told = nil
+		}
+		check("at first", add("a.example", "192.0.2.1", time.Minute))
+		fail = false
+		check("the same again", add("a.example", "192.0.2.1", time.Minute), []string{"a.example"})
+		check("and again", add("a.example", "192.0.2.1", time.Minute))
+		check("another", add("b.example", "192.0.2.1", time.Hour), []string{"b.example", "a.example"})
+		time.Sleep(2 * time.Minute)
+		fail = true
+		check("one has ended", m.Sweep())
+		fail = false
+		check("the other again", add("b.example", "192.0.2.1", time.Hour), []string{"b.example"})
+		fail = true
+		check("pushed out", add("b.example", "192.0.2.2", time.Hour))
 	})
 }
 
@@ -314,7 +377,9 @@ func TestAll(t *testing.T) {
 		learn(t, &first, "b.example.", "b.example. 300 IN A 192.0.2.1", "b.example. 300 IN A 192.0.2.2")
 		time.Sleep(90 * time.Second)
 		for _, found := range first.All() {
-			second.Add(found)
+			if err := second.Add(found); err != nil {
+				t.Error(err)
+			}
 		}
 		if got := namesOf(&second, "192.0.2.1"); got != "b.example a.example" {
 			t.Errorf("192.0.2.1 is %q", got)
@@ -333,7 +398,7 @@ func TestConcurrent(t *testing.T) {
 		answer := pack(t, response(t, "www.example.", miekg.TypeA, fmt.Sprintf("www.example. 60 IN A 192.0.2.%d", i)))
 		all.Go(func() {
 			for range 200 {
-				m.Learn(answer)
+				read(t, &m, answer)
 				if got := namesOf(&m, fmt.Sprintf("192.0.2.%d", i)); got != "" && got != "www.example" {
 					t.Errorf("192.0.2.%d is %q", i, got)
 				}
@@ -349,6 +414,6 @@ func BenchmarkLearn(b *testing.B) {
 		"a.cdn.example. 60 IN A 192.0.2.1", "a.cdn.example. 60 IN A 192.0.2.2"))
 	b.ReportAllocs()
 	for b.Loop() {
-		m.Learn(answer)
+		read(b, &m, answer)
 	}
 }

@@ -27,7 +27,7 @@ type Options struct {
 	// nobody is.
 	Set func(netip.Addr, []string) error
 
-	// Failed hears of errors after Open; nil: nobody does.
+	// Failed hears of errors that are nobody's answer; nil: nobody does.
 	Failed func(error)
 }
 
@@ -59,7 +59,7 @@ func Open(opts Options) (*Keeper, error) {
 	}
 	for _, e := range saved {
 		if left := time.Until(e.Until); left > 0 {
-			k.memory.Add(dns.Resolved{Name: e.Name, Addresses: map[netip.Addr]time.Duration{e.Address: left}})
+			k.failed(k.memory.Add(dns.Resolved{Name: e.Name, Addresses: map[netip.Addr]time.Duration{e.Address: left}}))
 		}
 	}
 	return k, nil
@@ -72,10 +72,11 @@ type entry struct {
 	Until   time.Time  `json:"until"`
 }
 
-// Learn returns when Set has been told.
-func (k *Keeper) Learn(found dns.Resolved) {
-	k.memory.Add(found)
+// Learn returns when Set has been told. An error is one of Set; the Keeper has
+// learnt it all the same, and tells Set again when it is learnt again.
+func (k *Keeper) Learn(found dns.Resolved) error {
 	k.dirty.Store(true) // also if nothing but its end is another one
+	return k.memory.Add(found)
 }
 
 // Of returns the names that have led to an address of late, the newest first.
@@ -106,7 +107,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			k.save()
 			return
 		case <-tick.C:
-			k.memory.Sweep()
+			k.failed(k.memory.Sweep())
 			k.save()
 		}
 	}
@@ -136,18 +137,16 @@ func (k *Keeper) save() {
 	}
 }
 
-func (k *Keeper) changed(addr netip.Addr, names []string) {
+func (k *Keeper) changed(addr netip.Addr, names []string) error {
 	k.dirty.Store(true)
 	if k.opts.Set == nil {
-		return
+		return nil
 	}
-	if err := k.opts.Set(addr, names); err != nil {
-		k.failed(err)
-	}
+	return k.opts.Set(addr, names)
 }
 
 func (k *Keeper) failed(err error) {
-	if k.opts.Failed != nil {
+	if err != nil && k.opts.Failed != nil {
 		k.opts.Failed(err)
 	}
 }

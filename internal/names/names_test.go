@@ -2,6 +2,7 @@ package names_test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"os"
@@ -44,6 +45,13 @@ func resolved(name, addr string, left time.Duration) dns.Resolved {
 	return dns.Resolved{Name: name, Addresses: map[netip.Addr]time.Duration{netip.MustParseAddr(addr): left}}
 }
 
+func learn(t *testing.T, k *names.Keeper, found dns.Resolved) {
+	t.Helper()
+	if err := k.Learn(found); err != nil {
+		t.Error(err)
+	}
+}
+
 func open(t *testing.T, opts names.Options) *names.Keeper {
 	t.Helper()
 	opts.Failed = func(err error) { t.Error(err) }
@@ -65,9 +73,9 @@ func TestRestart(t *testing.T) {
 		defer close(done)
 		first.Run(ctx)
 	}()
-	first.Learn(resolved("a.example", "192.0.2.1", time.Hour))
-	first.Learn(resolved("b.example", "192.0.2.1", time.Hour))
-	first.Learn(resolved("c.example", "2001:db8::1", time.Hour))
+	learn(t, first, resolved("a.example", "192.0.2.1", time.Hour))
+	learn(t, first, resolved("b.example", "192.0.2.1", time.Hour))
+	learn(t, first, resolved("c.example", "2001:db8::1", time.Hour))
 	if got := first.Newest(netip.MustParseAddr("::ffff:192.0.2.1")); got != "b.example" {
 		t.Errorf("newest is %q", got)
 	}
@@ -97,9 +105,9 @@ func TestRenewed(t *testing.T) {
 			defer close(done)
 			first.Run(ctx)
 		}()
-		first.Learn(resolved("a.example", "192.0.2.1", 2*time.Minute))
+		learn(t, first, resolved("a.example", "192.0.2.1", 2*time.Minute))
 		time.Sleep(time.Minute)
-		first.Learn(resolved("a.example", "192.0.2.1", 2*time.Minute))
+		learn(t, first, resolved("a.example", "192.0.2.1", 2*time.Minute))
 		time.Sleep(90 * time.Second)
 		cancel()
 		<-done
@@ -107,6 +115,28 @@ func TestRenewed(t *testing.T) {
 			t.Error("after a restart it is forgotten")
 		}
 	})
+}
+
+// TestSetFails: whoever tells names hears that they do not count, and is heard
+// when they are told again.
+func TestSetFails(t *testing.T) {
+	trouble := errors.New("no memory")
+	var engine told
+	k := open(t, names.Options{Set: func(addr netip.Addr, names []string) error {
+		if trouble != nil {
+			return trouble
+		}
+		return engine.set(addr, names)
+	}})
+	found := resolved("a.example", "192.0.2.1", time.Hour)
+	if err := k.Learn(found); !errors.Is(err, trouble) {
+		t.Errorf("got %v", err)
+	}
+	trouble = nil
+	learn(t, k, found)
+	if len(engine.all()) != 1 {
+		t.Errorf("told %v", engine.all())
+	}
 }
 
 // TestBrokenFile: it is said, and the keeper begins with nothing.
@@ -119,7 +149,7 @@ func TestBrokenFile(t *testing.T) {
 	if err == nil || k == nil {
 		t.Fatalf("got %v, %v", k, err)
 	}
-	k.Learn(resolved("a.example", "192.0.2.1", time.Hour))
+	learn(t, k, resolved("a.example", "192.0.2.1", time.Hour))
 	if k.Newest(netip.MustParseAddr("192.0.2.1")) != "a.example" {
 		t.Error("it learns nothing")
 	}
