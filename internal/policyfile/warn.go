@@ -76,6 +76,7 @@ func (r *reader) warnFilters(d document) {
 	}
 	r.warnFamilies(d.providers, redirects)
 	r.warnPrograms(d.providers, redirects)
+	r.warnNames(d.filters)
 }
 
 // warnShadowed finds filters that never come to their turn. Every filter is
@@ -165,4 +166,25 @@ func (r *reader) warnPrograms(providers []*provider, redirects map[string][]scou
 			before = append(before, redirects[p.Name]...)
 		}
 	}
+}
+
+// warnNames finds filters that ask for names in a file under which no proxy
+// sees DNS. Others can tell names, too, so that may be meant.
+func (r *reader) warnNames(filters []*filter) {
+	if slices.ContainsFunc(filters, (*filter).redirectsDNS) {
+		return
+	}
+	for _, f := range filters {
+		if len(f.Domains) > 0 {
+			r.warning(f.match.at("domain"), "redirect DNS to a proxy that tells names, with port: 53 and protocol: [tcp, udp]: see Names in docs/policy.md",
+				"filter %q asks for names, which nobody tells: no filter redirects port 53", f.Name)
+		}
+	}
+}
+
+// redirectsDNS is false for a filter that asks for names itself: it has none of
+// a resolver before a name is told.
+func (f *filter) redirectsDNS() bool {
+	isDNS := func(r policy.PortRange) bool { return r.First <= 53 && 53 <= r.Last }
+	return f.Action == policy.ActionRedirect && len(f.Domains) == 0 && (len(f.Ports) == 0 || slices.ContainsFunc(f.Ports, isDNS))
 }

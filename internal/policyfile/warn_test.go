@@ -51,6 +51,28 @@ func TestShadowed(t *testing.T) {
 	}
 }
 
+func TestNamesThatNobodyTells(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		dns  string // match of another filter
+		want bool
+	}{
+		{"nobody", "match: {port: 443}", true},
+		{"UDP", "match: {port: 53, protocol: udp}", false},
+		{"TCP", `match: {port: "50-60"}`, false},
+		{"all ports", "", false},
+		{"permitted", "action: permit\n    match: {port: 53, protocol: [tcp, udp]}", true},
+		{"only for a name", "match: {port: 53, protocol: [tcp, udp], domain: example.net}", true},
+	} {
+		data := header + "filters:\n  - name: site\n    provider: dlp\n    match: {port: 443, domain: example.org}\n" +
+			"  - name: dns\n    provider: dlp\n    " + tt.dns + "\n"
+		_, warnings := parse(t, data)
+		if got := strings.Contains(warnings, `filter "site" asks for names, which nobody tells: no filter redirects port 53`); got != tt.want {
+			t.Errorf("%s: %v, want %v: %s", tt.name, got, tt.want, warnings)
+		}
+	}
+}
+
 // TestShadowedNeverDecides asks the decision itself: no connection whatever is
 // decided by a filter that was said never to count.
 func TestShadowedNeverDecides(t *testing.T) {
