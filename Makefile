@@ -19,7 +19,7 @@ PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VE
 	libbpf-dev linux-libc-dev libc6-dev gcc python3 liburing-dev iproute2 nftables
 # The proxies that the tests of the presets run. Their services stay off.
 PROXIES := mitmproxy redsocks haproxy squid nginx-light nginx-common libnginx-mod-stream
-PACKAGES += curl bpftool bind9-dnsutils dnsmasq-base musl-tools strace iperf3 libpython3-testsuite $(PROXIES)
+PACKAGES += curl bpftool bind9-dnsutils dnsmasq-base musl-tools strace iperf3 libpython3.11-testsuite $(PROXIES)
 TOOL := go tool -modfile=tools.mod
 
 export BPF2GO_CC := clang-$(CLANG_VERSION)
