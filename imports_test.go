@@ -34,11 +34,11 @@ func TestImports(t *testing.T) {
 		}, "messages are bytes: who reads them needs no socket"},
 		{"/internal/engine", []string{
 			module + "/internal/policy", module + "/internal/domain", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
-			"github.com/cilium/ebpf", "golang.org/x/sys", "golang.org/x/net", "golang.org/x/text",
+			"github.com/cilium/ebpf", "github.com/hashicorp/golang-lru/v2", "golang.org/x/sys", "golang.org/x/net", "golang.org/x/text",
 		}, "the engine knows nothing of what is built on it"},
 		{"/internal/routes", []string{
-			module + "/internal/engine", module + "/internal/policy", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
-			"github.com/cilium/ebpf", // by the engine
+			module + "/internal/engine", module + "/internal/policy", module + "/internal/domain", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
+			"github.com/cilium/ebpf", "github.com/hashicorp/golang-lru/v2", "golang.org/x/text", // by the engine
 			"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/mdlayher/netlink", "github.com/mdlayher/socket",
 			"go4.org/netipx", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys",
 		}, "routes are the kernel's: nobody else is asked about them"},
@@ -56,7 +56,7 @@ func TestImports(t *testing.T) {
 		}, "a policy can be explained without the kernel side"},
 		{"/internal/doctor", []string{
 			module + "/internal/engine", module + "/internal/policy", module + "/internal/domain", module + "/internal/flow", module + "/internal/identity", module + "/internal/cgroup",
-			"github.com/cilium/ebpf", // by the engine
+			"github.com/cilium/ebpf", "github.com/hashicorp/golang-lru/v2", // by the engine
 			"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/moby/sys/mountinfo",
 			"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys", "golang.org/x/text",
 		}, "the doctor looks at what is there, through the engine and the kernel's own lists"},
