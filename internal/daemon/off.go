@@ -79,7 +79,7 @@ func unlock(f *os.File) error {
 // removeRunFiles removes what daemons keep in their run directory, and the
 // directory if nothing else is in it.
 func removeRunFiles(dir string) (removed bool) {
-	for _, pattern := range []string{"daemon.json*", "policy.json*", "proxy-*.json*", "run-*.json*", "waybill.sock*", "lock"} {
+	for _, pattern := range []string{"daemon.json*", "policy.json*", "names.json*", "proxy-*.json*", "run-*.json*", "waybill.sock*", "names.sock*", "lock"} {
 		paths, _ := filepath.Glob(filepath.Join(dir, pattern)) // fails only for a malformed pattern
 		for _, path := range paths {
 			removed = os.Remove(path) == nil || removed
