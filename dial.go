@@ -18,11 +18,8 @@ type Dialer struct {
 // DialOriginal connects to the original destination of from and passes its
 // records on. It fails with ErrNotRedirected if there is none.
 func (d *Dialer) DialOriginal(ctx context.Context, from *Conn) (*net.TCPConn, error) {
-	if !from.Redirected() {
-		return nil, &OpError{
-			Op: opDial, Err: errors.New("no original destination"), kind: ErrNotRedirected,
-			hint: "the client connected to the proxy's own address",
-		}
+	if !from.OriginalDestination().IsValid() {
+		return nil, noDestination(from.Redirected(), "the client connected to the proxy's own address")
 	}
 	c, err := d.DialContext(ctx, from.Records(), "tcp", from.OriginalDestination().String())
 	if err != nil {
@@ -33,17 +30,23 @@ func (d *Dialer) DialOriginal(ctx context.Context, from *Conn) (*net.TCPConn, er
 
 // DialOriginalPacket is DialOriginal for a flow of UDP.
 func (d *Dialer) DialOriginalPacket(ctx context.Context, from *PacketConn) (*net.UDPConn, error) {
-	if !from.Redirected() {
-		return nil, &OpError{
-			Op: opDial, Err: errors.New("no original destination"), kind: ErrNotRedirected,
-			hint: "the client sent to the proxy's own address",
-		}
+	if !from.OriginalDestination().IsValid() {
+		return nil, noDestination(from.Redirected(), "the client sent to the proxy's own address")
 	}
 	c, err := d.DialContext(ctx, from.Records(), "udp", from.OriginalDestination().String())
 	if err != nil {
 		return nil, err
 	}
 	return c.(*net.UDPConn), nil
+}
+
+// noDestination says why there is none. On Windows a redirector need not tell
+// it.
+func noDestination(redirected bool, whyNot string) error {
+	if redirected {
+		whyNot = "its redirector tells it neither in the form of Microsoft's sample nor by SO_ORIGINAL_DST: see QueryContext"
+	}
+	return &OpError{Op: opDial, Err: errors.New("no original destination"), kind: ErrNotRedirected, hint: whyNot}
 }
 
 // DialContext connects to an address, the original destination or another,
@@ -74,6 +77,6 @@ func (d *Dialer) control(records Records) func(context.Context, string, string, 
 		if err != nil {
 			return err
 		}
-		return records.Control(network, address, c)
+		return records.control(ctx, c)
 	}
 }

@@ -2,6 +2,7 @@ package waybill
 
 import (
 	"errors"
+	"io/fs"
 	"net"
 	"syscall"
 )
@@ -19,7 +20,7 @@ var (
 
 	// ErrPermission: the process may not set records. It also matches
 	// fs.ErrPermission.
-	ErrPermission = errors.New("not permitted to set records")
+	ErrPermission error = permissionError{}
 
 	// ErrInvalidRecords: the records are malformed, altered or sealed by
 	// another waybill, or the socket can not take records any more.
@@ -29,13 +30,22 @@ var (
 	ErrTooManyHops = errors.New("too many redirects of one flow")
 )
 
+// permissionError matches fs.ErrPermission by itself: Winsock's number for it
+// does not.
+type permissionError struct{}
+
+func (permissionError) Error() string { return "not permitted to set records" }
+
+func (permissionError) Is(target error) bool { return target == fs.ErrPermission }
+
 // OpError is the error type of this package.
 type OpError struct {
 	// Op is what was tried: "query records", "set records", "dial" …
 	Op string
 
-	// Err is what the system said: a syscall.Errno, or for a dial what
-	// [net.Dialer] returned.
+	// Err is what the system said: a syscall.Errno, on Windows Winsock's; for
+	// a request that was cancelled, the context's error and the number; for a
+	// dial what [net.Dialer] returned.
 	Err error
 
 	kind error  // one of the sentinels above, or nil
@@ -93,8 +103,9 @@ func opError(op string, err error) error {
 		return nil
 	}
 	e := &OpError{Op: op, Err: err}
+	var explained *OpError // that setting the records has failed, within a dial
 	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if !errors.As(err, &explained) && errors.As(err, &errno) {
 		e.hint, e.kind = explainErrno(op, errno)
 	}
 	return e

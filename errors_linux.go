@@ -2,6 +2,9 @@ package waybill
 
 import "syscall"
 
+// errNotConnected is what a query answers when the client has gone.
+const errNotConnected = syscall.ENOTCONN
+
 // explainErrno maps the error numbers of docs/sockopt.md.
 func explainErrno(op string, errno syscall.Errno) (hint string, kind error) {
 	switch errno {

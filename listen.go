@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"syscall"
 )
 
 // Listener accepts redirected connections and reads their records.
@@ -77,7 +76,7 @@ func NewConn(tcp *net.TCPConn) (*Conn, error) {
 	if err == nil {
 		return c, nil
 	}
-	if errors.Is(err, ErrNotRedirected) || errors.Is(err, syscall.ENOTCONN) {
+	if errors.Is(err, ErrNotRedirected) || errors.Is(err, errNotConnected) {
 		return &Conn{TCPConn: tcp}, nil
 	}
 	return nil, err
@@ -87,10 +86,7 @@ func (c *Conn) query() (err error) {
 	if c.records, err = QueryRecords(c.TCPConn); err != nil {
 		return err
 	}
-	if c.dst, err = OriginalDestination(c.TCPConn); err != nil {
-		return err
-	}
-	c.origin, err = QueryOrigin(c.TCPConn)
+	c.dst, c.origin, err = describe(c.TCPConn)
 	return err
 }
 

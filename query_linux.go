@@ -1,9 +1,11 @@
 package waybill
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 	"unsafe"
@@ -29,6 +31,45 @@ const (
 	stateSize   = 8
 )
 
+// Nothing waits here: the contexts are those of the functions that do on
+// Windows.
+
+// queryRecords and queryContext clone: what is kept for as long as a
+// connection is to be no longer than it must be.
+func queryRecords(_ context.Context, c syscall.Conn) ([]byte, error) {
+	b, err := query(c, opQueryRecords, optRecords, make([]byte, recordsMax))
+	return slices.Clone(b), err
+}
+
+func queryContext(_ context.Context, c syscall.Conn) ([]byte, error) {
+	b, err := query(c, opQueryContext, optContext, make([]byte, contextMax))
+	return slices.Clone(b), err
+}
+
+func originalDestination(c syscall.Conn) (netip.AddrPort, error) {
+	b, err := query(c, opQueryDst, optOriginalDst, make([]byte, sockaddrMax))
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return decodeSockaddr(b)
+}
+
+func queryOrigin(c syscall.Conn) (Origin, error) {
+	b, err := query(c, opQueryOrigin, optOrigin, make([]byte, originSize))
+	if err != nil {
+		return Origin{}, err
+	}
+	return decodeOrigin(b)
+}
+
+func queryState(c syscall.Conn) (State, int, error) {
+	b, err := query(c, opQueryState, optState, make([]byte, stateSize))
+	if err != nil {
+		return 0, 0, err
+	}
+	return decodeState(b)
+}
+
 // query reads one option into buf and returns the part that was filled.
 func query(c syscall.Conn, op string, option int, buf []byte) ([]byte, error) {
 	raw, err := c.SyscallConn()
@@ -46,7 +87,16 @@ func query(c syscall.Conn, op string, option int, buf []byte) ([]byte, error) {
 	return buf[:n], nil
 }
 
-func setRecords(raw syscall.RawConn, r Records) error {
+// describe reads what else there is to know of a connection with records.
+func describe(c syscall.Conn) (dst netip.AddrPort, origin Origin, err error) {
+	if dst, err = originalDestination(c); err != nil {
+		return dst, origin, err
+	}
+	origin, err = queryOrigin(c)
+	return dst, origin, err
+}
+
+func setRecords(_ context.Context, raw syscall.RawConn, r Records) error {
 	return opError(opSetRecords, control(raw, func(fd int) error {
 		return unix.SetsockoptString(fd, solWaybill, optRecords, string(r))
 	}))

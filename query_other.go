@@ -1,38 +1,37 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package waybill
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"runtime"
 	"syscall"
 )
 
-const (
-	optRecords = iota
-	optContext
-	optOriginalDst
-	optOrigin
-	optState
-
-	recordsMax  = 0
-	contextMax  = 0
-	sockaddrMax = 0
-	originSize  = 0
-	stateSize   = 0
-)
-
 func unsupported(op string) error {
 	return &OpError{Op: op, Err: errors.New("not on " + runtime.GOOS), kind: ErrNotSupported}
 }
 
-func query(_ syscall.Conn, op string, _ int, _ []byte) ([]byte, error) { return nil, unsupported(op) }
+func queryRecords(context.Context, syscall.Conn) ([]byte, error) {
+	return nil, unsupported(opQueryRecords)
+}
 
-func setRecords(syscall.RawConn, Records) error { return unsupported(opSetRecords) }
+func queryContext(context.Context, syscall.Conn) ([]byte, error) {
+	return nil, unsupported(opQueryContext)
+}
 
-func decodeSockaddr([]byte) (netip.AddrPort, error) { return netip.AddrPort{}, unsupported(opQueryDst) }
+func originalDestination(syscall.Conn) (netip.AddrPort, error) {
+	return netip.AddrPort{}, unsupported(opQueryDst)
+}
 
-func decodeOrigin([]byte) (Origin, error) { return Origin{}, unsupported(opQueryOrigin) }
+func queryOrigin(syscall.Conn) (Origin, error) { return Origin{}, unsupported(opQueryOrigin) }
 
-func decodeState([]byte) (State, int, error) { return 0, 0, unsupported(opQueryState) }
+func queryState(syscall.Conn) (State, int, error) { return 0, 0, unsupported(opQueryState) }
+
+func describe(syscall.Conn) (netip.AddrPort, Origin, error) {
+	return netip.AddrPort{}, Origin{}, unsupported(opQueryDst)
+}
+
+func setRecords(context.Context, syscall.RawConn, Records) error { return unsupported(opSetRecords) }

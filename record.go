@@ -1,6 +1,7 @@
 package waybill
 
 import (
+	"context"
 	"fmt"
 	"syscall"
 	"time"
@@ -19,10 +20,14 @@ type Records []byte
 //
 // Without records it does nothing.
 func (r Records) Control(network, address string, c syscall.RawConn) error {
+	return r.control(context.Background(), c)
+}
+
+func (r Records) control(ctx context.Context, c syscall.RawConn) error {
 	if len(r) == 0 {
 		return nil
 	}
-	return setRecords(c, r)
+	return setRecords(ctx, c, r)
 }
 
 // Origin is the process that opened the connection at the start of the chain.
