@@ -10,6 +10,7 @@
 # make proxies   every payload, 1 GiB among them, through every chain of real proxies: the table of docs/proxies.md; as root
 # make transparency  Go's own tests of net, net/http and crypto/tls, and CPython's of UDP, behind two proxies; as root
 # make soak      a chain of three under load for SOAK (10m), while things are broken; as root
+# make wine      the library as Windows' programs, under Wine with a stand-in for Winsock; as root
 # make kernels   the data path on other kernels, under qemu; as root
 # make build     the binary, in bin/
 # make install   binary, unit, manual pages, completions; DESTDIR, PREFIX, RELEASE
@@ -20,6 +21,8 @@ PACKAGES := clang-$(CLANG_VERSION) llvm-$(CLANG_VERSION) clang-format-$(CLANG_VE
 # The proxies that the tests of the presets run. Their services stay off.
 PROXIES := mitmproxy redsocks haproxy squid nginx-light nginx-common libnginx-mod-stream
 PACKAGES += curl bpftool bind9-dnsutils dnsmasq-base musl-tools strace iperf3 libpython3.11-testsuite $(PROXIES)
+# Windows' programs are built and run with these.
+PACKAGES += wine wine64 gcc-mingw-w64-x86-64-posix mingw-w64-x86-64-dev
 TOOL := go tool -modfile=tools.mod
 
 export BPF2GO_CC := clang-$(CLANG_VERSION)
@@ -29,7 +32,7 @@ export BPF2GO_CFLAGS := -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parame
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu -fdebug-prefix-map=$(CURDIR)=.
 export CGO_ENABLED := 0
 
-.PHONY: install demo test race fuzz transparency datagrams lint generate kernels proxies bench load soak build build-all setup check-generated
+.PHONY: install demo test race fuzz transparency datagrams lint generate kernels proxies bench load soak build build-all setup check-generated wine
 
 demo: build
 	@bin/waybill demo
@@ -65,6 +68,9 @@ soak: setup
 kernels:
 	.ci/kernels
 
+wine: setup
+	.ci/wine
+
 bench: build
 	go run ./bench
 
@@ -93,7 +99,8 @@ install: $(if $(RELEASE),build,bin/waybill)
 build-all:
 	GOARCH=amd64 go build -o /dev/null ./cmd/waybill
 	GOARCH=arm64 go build -o /dev/null ./cmd/waybill
-	GOOS=windows go build .
+	GOOS=windows GOARCH=amd64 go build .
+	GOOS=windows GOARCH=arm64 go build .
 
 # Installs only what is missing: with everything there it needs no network.
 setup:
@@ -102,7 +109,7 @@ setup:
 
 lint:
 	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted (run gofumpt):" $$out; exit 1; fi
-	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] include/*.h examples/c/*.c internal/*/testdata/*.c
+	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] include/*.h examples/c/*.c internal/*/testdata/*.c internal/engine/testdata/*.c testdata/ws2_32/*.[ch]
 	go vet ./...
 	GOOS=windows go vet .
 	GOARCH=arm64 go vet ./...

@@ -39,16 +39,18 @@ func queryWFP(ctx context.Context, c syscall.Conn, op string, code wfp.Code) (an
 // originalDestination asks for the context first: SO_ORIGINAL_DST is answered
 // by Windows Server 2022 and later, for one redirector, that of containers.
 func originalDestination(c syscall.Conn) (netip.AddrPort, error) {
-	redirect, err := queryContext(context.Background(), c)
-	var failed *OpError
-	if errors.As(err, &failed) && !isUnknown(err) {
-		failed.Op = opQueryDst
-		return netip.AddrPort{}, failed
+	redirect, err := queryWFP(context.Background(), c, opQueryDst, wfp.QueryContext)
+	if err != nil && !isUnknown(err) {
+		return netip.AddrPort{}, err
 	}
 	if dst, ok := wfp.ContextDestination(redirect); ok {
 		return dst, nil
 	}
-	return socketOptionDestination(c)
+	dst, optionErr := socketOptionDestination(c)
+	if optionErr != nil && err != nil {
+		return dst, err // it says more
+	}
+	return dst, optionErr
 }
 
 // isUnknown: Windows does not tell this of the connection, and would not

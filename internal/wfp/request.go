@@ -53,14 +53,22 @@ func request(ctx context.Context, s Socket, code Code, in, out []byte) (int, err
 	}
 	n, pending, err := s.Begin(code, in, out)
 	if pending == nil {
-		return n, err
+		return n, orClosed(err)
 	}
 	defer pending.Release()
 	// It may be over, and there are systems on which only this tells.
 	if n, err = pending.Result(); !errors.Is(err, ErrIOIncomplete) {
-		return n, err
+		return n, orClosed(err)
 	}
 	return finish(ctx, pending)
+}
+
+// orClosed: if not we have aborted a request, who closed its socket has.
+func orClosed(err error) error {
+	if errors.Is(err, ErrOperationAborted) {
+		return fmt.Errorf("%w (%w)", net.ErrClosed, err)
+	}
+	return err
 }
 
 // finish waits for a request that is pending.
@@ -69,10 +77,7 @@ func finish(ctx context.Context, pending Pending) (int, error) {
 	defer cancel()
 	if pending.Wait(limited) {
 		n, err := pending.Result()
-		if errors.Is(err, ErrOperationAborted) { // and not by us: its socket was closed
-			err = fmt.Errorf("%w (%w)", net.ErrClosed, err)
-		}
-		return n, err
+		return n, orClosed(err)
 	}
 	pending.Cancel()
 	last, cancelLast := context.WithTimeout(context.Background(), grace)
