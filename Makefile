@@ -109,7 +109,7 @@ setup:
 
 lint:
 	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted (run gofumpt):" $$out; exit 1; fi
-	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] include/*.h examples/c/*.c internal/*/testdata/*.c internal/engine/testdata/*.c testdata/ws2_32/*.[ch]
+	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] include/*.h examples/c/*.c internal/*/testdata/*.c testdata/ws2_32/*.[ch]
 	go vet ./...
 	GOOS=windows go vet .
 	GOARCH=arm64 go vet ./...

@@ -29,15 +29,14 @@ func (d *Dialer) DialOriginal(ctx context.Context, from *Conn) (*net.TCPConn, er
 }
 
 // DialOriginalPacket is DialOriginal for a flow of UDP.
+//
+// On Windows the socket is not connected: records go beside the first datagram
+// that is sent, which [PacketRelay] does.
 func (d *Dialer) DialOriginalPacket(ctx context.Context, from *PacketConn) (*net.UDPConn, error) {
 	if !from.OriginalDestination().IsValid() {
 		return nil, noDestination(from.Redirected(), "the client sent to the proxy's own address")
 	}
-	c, err := d.DialContext(ctx, from.Records(), "udp", from.OriginalDestination().String())
-	if err != nil {
-		return nil, err
-	}
-	return c.(*net.UDPConn), nil
+	return d.dialPacket(ctx, from)
 }
 
 // noDestination says why there is none. On Windows a redirector need not tell
@@ -67,16 +66,19 @@ func (d *Dialer) DialContext(ctx context.Context, records Records, network, addr
 // socket() and before connect(): the only moment at which records can be set.
 func (d *Dialer) control(records Records) func(context.Context, string, string, syscall.RawConn) error {
 	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		var err error
-		switch {
-		case d.Net.ControlContext != nil:
-			err = d.Net.ControlContext(ctx, network, address, c)
-		case d.Net.Control != nil:
-			err = d.Net.Control(network, address, c)
-		}
-		if err != nil {
+		if err := d.callerControl(ctx, network, address, c); err != nil {
 			return err
 		}
 		return records.control(ctx, c)
 	}
+}
+
+func (d *Dialer) callerControl(ctx context.Context, network, address string, c syscall.RawConn) error {
+	switch {
+	case d.Net.ControlContext != nil:
+		return d.Net.ControlContext(ctx, network, address, c)
+	case d.Net.Control != nil:
+		return d.Net.Control(network, address, c)
+	}
+	return nil
 }

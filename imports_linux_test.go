@@ -18,7 +18,7 @@ func TestImports(t *testing.T) {
 	}{
 		{"", []string{module + "/internal/datagram", module + "/internal/wfp", "golang.org/x/sys"}, "whoever imports the library compiles it and x/sys, nothing else"},
 		{"/internal/wfp", []string{"golang.org/x/sys"}, "it is a part of the library"},
-		{"/internal/datagram", []string{"golang.org/x/sys"}, "it is a part of the library"},
+		{"/internal/datagram", []string{module + "/internal/wfp", "golang.org/x/sys"}, "it is a part of the library"},
 		{"/internal/domain", []string{"golang.org/x/net", "golang.org/x/text"}, "names are texts"},
 		{"/internal/policy", []string{module + "/internal/domain", "golang.org/x/net", "golang.org/x/text"}, "the policy is pure"},
 		{"/internal/flow", nil, "the words for what happens are pure"},

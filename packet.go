@@ -73,6 +73,9 @@ func ListenPacket(ctx context.Context, network, address string) (*PacketListener
 // NewPacketListener takes over a socket that is bound to a proxy's address.
 // On an error it is still the caller's.
 func NewPacketListener(c *net.UDPConn) (*PacketListener, error) {
+	if err := askForRecords(c); err != nil {
+		return nil, err
+	}
 	socket, err := datagram.NewSocket(c, listenerBuffer)
 	if err != nil {
 		return nil, err
@@ -137,11 +140,14 @@ func (l *PacketListener) handOut(messages []datagram.Message) bool {
 		c := l.flow(peer)
 		if c == nil {
 			var err error
-			if c, err = l.open(peer); err != nil {
+			if c, err = l.open(l.run[0]); err != nil {
 				l.opened = append(l.opened, opened{err: err})
 				continue
 			}
 			l.opened = append(l.opened, opened{conn: c})
+		} else if err := c.check(l.run[0]); err != nil {
+			l.opened = append(l.opened, opened{err: err})
+			continue
 		}
 		c.deliver(l.run, l.now)
 	}
@@ -169,14 +175,14 @@ func (l *PacketListener) flow(peer netip.AddrPort) *PacketConn {
 	return l.flows[peer]
 }
 
-func (l *PacketListener) open(peer netip.AddrPort) (*PacketConn, error) {
-	c := newPacketConn(l, peer)
-	if err := c.query(); err != nil && !errors.Is(err, ErrNotRedirected) {
+func (l *PacketListener) open(first datagram.Message) (*PacketConn, error) {
+	c := newPacketConn(l, first.Peer)
+	if err := c.query(first); err != nil && !errors.Is(err, ErrNotRedirected) {
 		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.flows[peer] = c
+	l.flows[c.peer] = c
 	return c, nil
 }
 

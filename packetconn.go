@@ -1,7 +1,6 @@
 package waybill
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -40,27 +39,6 @@ func newPacketConn(l *PacketListener, peer netip.AddrPort) *PacketConn {
 		listener: l, peer: peer, deadline: makeDeadline(),
 		arrived: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-}
-
-// query reads the records from a socket that is connected to the peer: that is
-// how the kernel side knows which flow is meant.
-func (c *PacketConn) query() error {
-	udp, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(c.peer))
-	if err != nil {
-		return opError(opAccept, err)
-	}
-	defer udp.Close()
-	if c.records, err = QueryRecords(udp); err != nil {
-		return err
-	}
-	if c.dst, err = OriginalDestination(udp); err != nil {
-		return err
-	}
-	if c.context, err = QueryContext(udp); err != nil && !errors.Is(err, ErrNotRedirected) {
-		return err
-	}
-	c.origin, err = QueryOrigin(udp)
-	return err
 }
 
 // Redirected reports whether the flow carries records. One that does not was

@@ -51,6 +51,7 @@ func NewPacketRelay(c *PacketConn, upstream *net.UDPConn) (*PacketRelay, error) 
 	if err != nil {
 		return nil, err
 	}
+	carryRecords(socket, c, upstream)
 	r := &PacketRelay{conn: c, upstream: upstream, socket: socket, failures: make(chan error, 1)}
 	r.tell = r.sendFailed
 	return r, nil

@@ -60,8 +60,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveOrigin answers "pong" to whoever has finished.
+// serveOrigin answers "pong" to whoever has finished, and to datagrams.
 func serveOrigin() error {
+	c, err := net.ListenPacket("udp", ":"+originPort)
+	if err != nil {
+		return err
+	}
+	go func() {
+		buf := make([]byte, 64)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			c.WriteTo(append([]byte("pong "), buf[:n]...), from)
+		}
+	}()
 	l, err := net.Listen("tcp", ":"+originPort)
 	if err != nil {
 		return err

@@ -494,7 +494,6 @@ func TestOriginalDestination(t *testing.T) {
 	}
 	_, err := waybill.QueryContext(c)
 	wantError(t, "context", err, waybill.ErrNotRedirected, wfp.EINVAL, "")
-
 }
 
 // TestUnknownDestination: a context in another form, and no SO_ORIGINAL_DST. The

@@ -17,6 +17,9 @@ type Message struct {
 	Segment int
 
 	TOS uint8 // of IPv6, the traffic class: DSCP and ECN
+
+	// What Windows says of the flow, beside its first datagram.
+	Records, Context []byte
 }
 
 // Len is the number of datagrams.
