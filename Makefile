@@ -99,8 +99,8 @@ install: $(if $(RELEASE),build,bin/waybill)
 build-all:
 	GOARCH=amd64 go build -o /dev/null ./cmd/waybill
 	GOARCH=arm64 go build -o /dev/null ./cmd/waybill
-	GOOS=windows GOARCH=amd64 go build .
-	GOOS=windows GOARCH=arm64 go build .
+	GOOS=windows GOARCH=amd64 go build -o /dev/null ./cmd/waybill
+	GOOS=windows GOARCH=arm64 go build -o /dev/null ./cmd/waybill
 
 # Installs only what is missing: with everything there it needs no network.
 setup:

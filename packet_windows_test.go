@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/waybill-net/waybill"
+	"github.com/waybill-net/waybill/internal/standin"
 )
 
 // forward relays all flows until the listener is closed, and reports each, or
@@ -53,7 +54,7 @@ func TestPackets(t *testing.T) {
 		{"udp6", "[::1]:7001", origin6, "[::1]:8080"},
 	} {
 		t.Run(tt.network, func(t *testing.T) {
-			redirectTo(t, policy{}, 7001)
+			standin.Redirect(t, standin.Policy{}, 7001)
 			l, err := waybill.ListenPacket(t.Context(), "udp", tt.listen)
 			if err != nil {
 				t.Fatal(err)
@@ -79,7 +80,7 @@ func TestPackets(t *testing.T) {
 			if !c.Redirected() || c.OriginalDestination().String() != tt.dst || len(c.Context()) != 256 {
 				t.Errorf("redirected %t, original destination %s, context of %d bytes", c.Redirected(), c.OriginalDestination(), len(c.Context()))
 			}
-			if n := count(t, standInCount); n != 1 || len(flows)+len(errs) > 0 {
+			if n := standin.Redirects(t); n != 1 || len(flows)+len(errs) > 0 {
 				t.Errorf("%d redirects, %d more flows, %d errors", n, len(flows), len(errs))
 			}
 
@@ -117,7 +118,7 @@ func receive(t *testing.T, c net.PacketConn) string {
 // TestPacketsWithoutRecords is the negative control: the proxy's datagram, sent
 // without records, comes back to the proxy.
 func TestPacketsWithoutRecords(t *testing.T) {
-	redirectTo(t, policy{}, 7001)
+	standin.Redirect(t, standin.Policy{}, 7001)
 	l, err := waybill.ListenPacket(t.Context(), "udp", "127.0.0.1:7001")
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +141,7 @@ func TestPacketsWithoutRecords(t *testing.T) {
 		}
 		defer up.Close()
 	}
-	if n := count(t, standInCount); n != 4 {
+	if n := standin.Redirects(t); n != 4 {
 		t.Errorf("%d redirects, want 4", n)
 	}
 }

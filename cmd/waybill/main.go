@@ -48,27 +48,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "waybill",
-		Short: "Put local proxies in front of programs, in order and without loops",
-		Long: `Put any number of local proxies in front of any program, in order and without
-loops, even proxies that have never heard of each other.
-
-"run" does it for one command, "daemon" for a host, by a policy. Errors go to
-standard error as "waybill: ...", mostly with a line "hint: ..." after them.
-
-The exit status is 0 if all went well and 1 if not: "policy check" found a
-problem, "doctor" found one, "demo" did not go as promised, or there was an
-error. That of "run" is the command's; see there.`,
+		Use:           "waybill",
+		Short:         "Put local proxies in front of programs, in order and without loops",
+		Long:          about,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(
-		newRun(), newDaemon(), newStatus(), newProviders(), newPolicy(), newFlows(), newTrace(), newDoctor(), newOff(), newProxy(),
-		newDemo(), newVersion(),
-		newDemoClient(), newDemoProxy(), newMan(), newSOCKSServer(),
-	)
+	root.AddCommand(commands()...)
 	return root
 }
+
+// exitStatus ends the tool with a status of its own. Without err there is
+// nothing to say.
+type exitStatus struct {
+	code int
+	err  error
+}
+
+func (e *exitStatus) Error() string { return fmt.Sprint(e.err) }
+func (e *exitStatus) Unwrap() error { return e.err }
 
 // hintError says what to do about an error.
 type hintError struct {

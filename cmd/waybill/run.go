@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -20,16 +22,6 @@ import (
 	"github.com/waybill-net/waybill/internal/preset"
 	embedded "github.com/waybill-net/waybill/internal/run" // run is main's own
 )
-
-// exitStatus ends the tool with a status of its own. Without err there is
-// nothing to say.
-type exitStatus struct {
-	code int
-	err  error
-}
-
-func (e *exitStatus) Error() string { return fmt.Sprint(e.err) }
-func (e *exitStatus) Unwrap() error { return e.err }
 
 // statusOwnFailure is for what goes wrong before the command runs: its own
 // statuses are not confused with ours. env and timeout use the same.

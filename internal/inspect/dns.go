@@ -3,6 +3,7 @@ package inspect
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -123,7 +124,7 @@ func (p *dnsPackets) isDescribed() bool { return true }
 // relayDNS is DNS over TCP: messages with their lengths before them.
 func (s *service) relayDNS(ctx context.Context, c *waybill.Conn) {
 	_, hops, err := waybill.QueryState(c)
-	if err != nil {
+	if err != nil && !errors.Is(err, waybill.ErrNotSupported) { // Windows tells its kernel alone
 		return // the client has gone already
 	}
 	t := &dnsTalk{service: s, who: source{c.Origin(), c.OriginalDestination(), "", hops}}

@@ -21,7 +21,10 @@ type source struct {
 }
 
 func (s source) String() string {
-	line := fmt.Sprintf("%s[%d] -> %s%s", clean(s.origin.Comm), s.origin.TGID, s.dst, s.protocol)
+	line := fmt.Sprintf("-> %s%s", s.dst, s.protocol)
+	if s.origin != (waybill.Origin{}) { // Windows tells none
+		line = fmt.Sprintf("%s[%d] %s", clean(s.origin.Comm), s.origin.TGID, line)
+	}
 	if s.hops > 1 {
 		line += fmt.Sprintf(" (proxy %d of its way)", s.hops)
 	}

@@ -170,9 +170,11 @@ func (p *Proxy) report(e Event) {
 // once: then the server's greeting, its reset or its refusal comes as soon as
 // without the proxy.
 func (p *Proxy) forward(ctx context.Context, e *Event) *net.TCPConn {
-	if e.State, e.Hops, e.Err = waybill.QueryState(e.Conn); e.Err != nil {
+	e.State, e.Hops, e.Err = waybill.QueryState(e.Conn)
+	if e.Err != nil && !errors.Is(e.Err, waybill.ErrNotSupported) { // Windows tells its kernel alone
 		return nil
 	}
+	e.Err = nil
 	begin := time.Now()
 	if p.Inspect != nil {
 		if e.First, e.Err = readFirst(e.Conn.TCPConn); e.Err != nil {

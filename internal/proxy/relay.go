@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"errors"
-	"io"
 	"net"
-	"os"
 	"sync"
 )
 
@@ -32,10 +29,7 @@ func copyHalf(dst, src *net.TCPConn) { copyRest(dst, src, nil) }
 // copyRest is copyHalf after some bytes have been copied, or err has ended it.
 func copyRest(dst, src *net.TCPConn, err error) {
 	if err == nil {
-		_, err = io.Copy(dst, src)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = copyUrgent(dst, src) // only an alarm has set a deadline
+		err = copyAll(dst, src)
 	}
 	if err != nil {
 		src.SetLinger(0)

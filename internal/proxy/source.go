@@ -2,9 +2,6 @@ package proxy
 
 import (
 	"net"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/waybill-net/waybill"
 )
@@ -33,13 +30,4 @@ func boundSource(c *waybill.Conn) *net.TCPAddr {
 		return nil
 	}
 	return &net.TCPAddr{IP: source.IP, Zone: source.Zone}
-}
-
-// choosePortLate makes bind() leave the port to connect(), which can use one
-// again for another destination.
-func choosePortLate(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) {
-		// An error leaves fewer ports, nothing worse.
-		unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	})
 }

@@ -33,10 +33,8 @@ func (w *watch) passFirst(dst, src *net.TCPConn, keep func(first []byte)) error 
 	first := make([]byte, firstBytes)
 	n, urgent, err := readPart(src, first)
 	keep(first[:n])
-	if urgent {
-		err = sendUrgent(dst, first[0])
-	} else if n > 0 {
-		_, err = dst.Write(first[:n])
+	if n > 0 {
+		err = sendPart(dst, first[:n], urgent)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 		err = nil // copyRest finds it again

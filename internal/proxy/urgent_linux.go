@@ -104,6 +104,16 @@ func (a *alarm) control(c *net.TCPConn, f func(epoll, fd int)) {
 	})
 }
 
+// copyAll copies one direction to its end: with splice(2), until an alarm, for
+// only that sets a deadline.
+func copyAll(dst, src *net.TCPConn) error {
+	_, err := io.Copy(dst, src)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return copyUrgent(dst, src)
+	}
+	return err
+}
+
 // copyUrgent copies one direction without splice(2). An urgent byte is passed
 // on as one, at its place.
 func copyUrgent(dst, src *net.TCPConn) error {
@@ -111,10 +121,8 @@ func copyUrgent(dst, src *net.TCPConn) error {
 	for {
 		src.SetReadDeadline(time.Time{}) // first: an alarm from here on interrupts the read again
 		n, urgent, err := readPart(src, buf)
-		if urgent {
-			err = sendUrgent(dst, buf[0])
-		} else if n > 0 {
-			_, err = dst.Write(buf[:n])
+		if n > 0 {
+			err = sendPart(dst, buf[:n], urgent)
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -173,6 +181,15 @@ func readPart(src *net.TCPConn, buf []byte) (n int, urgent bool, err error) {
 func atMark(fd int) bool {
 	mark, err := unix.IoctlGetInt(fd, unix.SIOCATMARK) // fails for no connected socket
 	return err == nil && mark != 0
+}
+
+// sendPart sends what readPart has read.
+func sendPart(dst *net.TCPConn, part []byte, urgent bool) error {
+	if urgent {
+		return sendUrgent(dst, part[0])
+	}
+	_, err := dst.Write(part)
+	return err
 }
 
 func sendUrgent(dst *net.TCPConn, b byte) error {
