@@ -1,20 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * waybill: redirect records on Linux sockets, for any language that has
- * getsockopt() and setsockopt(). docs/sockopt.md is the manual.
+ * waybill: redirect records on sockets. On Linux they are socket options, for
+ * any language that has getsockopt() and setsockopt(); docs/sockopt.md is the
+ * manual. On Windows they are control codes of Winsock; see docs/windows.md.
  *
  * A transparent proxy needs two calls:
  *
- *	char records[WAYBILL_RECORDS_MAX];
- *	socklen_t size = sizeof(records);
+ *	static WAYBILL_ALIGNED char records[WAYBILL_RECORDS_MAX];
+ *	size_t size = sizeof(records);
+ *
+ *	waybill_query_redirect_records(accepted, records, &size);
+ *	waybill_set_redirect_records(upstream, records, size);
+ *	connect(upstream, ...);
+ *
+ * which are, on Linux:
  *
  *	getsockopt(accepted, SOL_WAYBILL, WAYBILL_REDIRECT_RECORDS, records, &size);
  *	setsockopt(upstream, SOL_WAYBILL, WAYBILL_REDIRECT_RECORDS, records, size);
- *	connect(upstream, ...);
  */
 #ifndef WAYBILL_H
 #define WAYBILL_H
 
+#ifdef _WIN32
+#include "waybill_windows.h"
+#else
 #include <linux/types.h>
 
 /* The socket option level. */
@@ -68,4 +77,58 @@ struct waybill_redirect_state {
 	__u32 hops;  /* redirects of this flow so far */
 };
 
+#ifndef __bpf__
+#include <errno.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+/*
+ * The calls, by the names that they have on Windows too. They return 0, or the
+ * error: errno's on Linux, Winsock's on Windows. *size is the room before, and
+ * the length of the answer after.
+ */
+
+typedef int waybill_socket;
+
+/* What a query returns for a connection that was not redirected. */
+#define WAYBILL_E_NOT_REDIRECTED ENODATA
+
+/* A buffer for records begins where a pointer may. */
+#define WAYBILL_ALIGNED __attribute__((aligned(8)))
+
+static inline int waybill_getsockopt(waybill_socket s, int option, void *value, size_t *size)
+{
+	socklen_t n = (socklen_t)*size;
+
+	if (getsockopt(s, SOL_WAYBILL, option, value, &n))
+		return errno;
+	*size = n;
+	return 0;
+}
+
+/* On an accepted socket. */
+static inline int waybill_query_redirect_records(waybill_socket s, void *records, size_t *size)
+{
+	return waybill_getsockopt(s, WAYBILL_REDIRECT_RECORDS, records, size);
+}
+
+static inline int waybill_query_redirect_context(waybill_socket s, void *context, size_t *size)
+{
+	return waybill_getsockopt(s, WAYBILL_REDIRECT_CONTEXT, context, size);
+}
+
+static inline int waybill_query_original_destination(waybill_socket s, struct sockaddr_storage *dst, size_t *size)
+{
+	*size = sizeof(*dst);
+	return waybill_getsockopt(s, WAYBILL_ORIGINAL_DST, dst, size);
+}
+
+/* On a new socket, before bind() and connect(). */
+static inline int waybill_set_redirect_records(waybill_socket s, const void *records, size_t size)
+{
+	return setsockopt(s, SOL_WAYBILL, WAYBILL_REDIRECT_RECORDS, records, (socklen_t)size) ? errno : 0;
+}
+#endif /* __bpf__ */
+
+#endif /* _WIN32 */
 #endif /* WAYBILL_H */
