@@ -101,6 +101,8 @@ build-all:
 	GOARCH=arm64 go build -o /dev/null ./cmd/waybill
 	GOOS=windows GOARCH=amd64 go build -o /dev/null ./cmd/waybill
 	GOOS=windows GOARCH=arm64 go build -o /dev/null ./cmd/waybill
+	GOOS=windows GOARCH=amd64 go build -o /dev/null ./cmd/waybill-wfpcheck
+	GOOS=windows GOARCH=arm64 go build -o /dev/null ./cmd/waybill-wfpcheck
 
 # Installs only what is missing: with everything there it needs no network.
 setup:

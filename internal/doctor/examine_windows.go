@@ -25,7 +25,7 @@ func Examine(ctx context.Context) ([]Finding, error) {
 		{"privileges", checkPrivileges},
 		{"winsock", func() []Finding { return checkWinsock(ctx) }},
 		{"services", checkServices},
-		{"redirectors", checkRedirectors},
+		{"redirectors", Redirectors},
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -151,8 +151,8 @@ func serviceRuns(manager windows.Handle, name string) (bool, error) {
 	return status.CurrentState == windows.SERVICE_RUNNING, nil
 }
 
-// checkRedirectors lists the callouts where connections are redirected.
-func checkRedirectors() []Finding {
+// Redirectors lists the callouts where connections are redirected.
+func Redirectors() []Finding {
 	e, err := openEngine()
 	if err != nil {
 		return []Finding{unseen("the filter engine", err)}
