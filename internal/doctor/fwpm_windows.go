@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"slices"
+	"structs"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -33,14 +34,19 @@ func guid(s string) windows.GUID {
 
 // The beginnings of FWPM_CALLOUT0, FWPM_FILTER0 and FWPM_PROVIDER0, on 64 bits.
 type (
-	displayData struct{ name, description *uint16 }
+	displayData struct {
+		_                 structs.HostLayout
+		name, description *uint16
+	}
 
 	blob struct {
+		_    structs.HostLayout
 		size uint32
 		data *byte
 	}
 
 	callout struct {
+		_        structs.HostLayout
 		key      windows.GUID
 		display  displayData
 		flags    uint32
@@ -50,6 +56,7 @@ type (
 	}
 
 	filter struct {
+		_             structs.HostLayout
 		key           windows.GUID
 		display       displayData
 		flags         uint32
@@ -65,6 +72,7 @@ type (
 	}
 
 	provider struct {
+		_       structs.HostLayout
 		key     windows.GUID
 		display displayData
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -286,7 +285,7 @@ func TestNumbers(t *testing.T) {
 		QueryEndpointHandle: 0x40000000 | 0x18000000 | 205, // _WSAIOR
 	} {
 		if got != want {
-			t.Error(fmt.Sprintf("%#x, want %#x", got, want))
+			t.Errorf("%#x, want %#x", got, want)
 		}
 	}
 	if e := error(EACCES); !errors.As(e, new(syscall.Errno)) {
