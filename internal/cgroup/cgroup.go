@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package cgroup makes, finds and removes cgroups of the v2 hierarchy.
 package cgroup
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package control is how the daemon is asked and told things: JSON over HTTP
 // on a Unix socket, for the command waybill and for every other program.
 // docs/api.md is the reference.

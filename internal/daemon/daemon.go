@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package daemon keeps waybill at work on a host: it puts a policy into the
 // kernel and keeps it true, starts the proxies that the policy wants started,
 // writes down what happens, and answers for all of it.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package demo shows on one screen what waybill is for: two proxies that
 // redirect each other for ever, the same two in a chain, and the chain when
 // one of them dies.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package engine puts a policy into the kernel: it loads the programs of
 // bpf/, attaches them to a cgroup, and keeps them supplied with state. It is
 // the only package that imports cilium/ebpf.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package explain answers what would become of a connection on this host.
 package explain
 

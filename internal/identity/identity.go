@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package identity finds the numbers by which the kernel knows what a policy
 // names: executables, users and cgroups.
 package identity

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package interop tests waybill with the proxies that people have: as they
 // come from their makers, in every order, on the real kernel.
 package interop

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package netns makes network namespaces and runs code inside them.
 package netns
 

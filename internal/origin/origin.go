@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package origin finds out who a process is: the path of its program, its
 // user, its systemd unit and its container. The kernel programs report only
 // numbers, and the process may have ended since.

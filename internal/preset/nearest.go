@@ -1,3 +1,5 @@
+//go:build linux
+
 package preset
 
 // nearest returns the name that word was probably meant to be, or "".

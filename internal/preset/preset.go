@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package preset knows the installed proxies that waybill can start by name,
 // unmodified, as transparent proxies.
 package preset

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package run puts proxies in front of one command: it starts them, has
 // waybill redirect the command's connections to them in order, and takes
 // everything away when the command ends.

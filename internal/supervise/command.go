@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package supervise keeps programs running: each in a cgroup of its own, as a
 // user of its own, apart from the terminal, and started again when it ends.
 package supervise

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package testenv gives each test on the real kernel a cgroup and a network
 // namespace of its own and starts programs inside them. Nothing of it outlives
 // the test, not even if the test is killed.

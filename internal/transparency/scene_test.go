@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package transparency has tests of what a program can notice of being behind
 // proxies: the same program runs outside and inside of `waybill run`. What
 // differs must stand in docs/transparency.md, and what stands there must

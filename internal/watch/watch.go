@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package watch notices when what a policy names comes, goes or is replaced:
 // executables by an upgrade, cgroups by the restart of a unit.
 package watch

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package controltest has a daemon for tests: one whose answers are always the
 // same, behind the real server, with real flows in a real store.
 package controltest
