@@ -30,9 +30,10 @@
 // [Records.Control] with a [net.Dialer]. Underneath are two socket options,
 // documented in docs/sockopt.md, that work from any language.
 //
-// The package works with the system's waybill, installed and configured by
-// the tool of the same name. Without it, and on systems that have none, every
-// call fails with an error that wraps [ErrNotSupported].
+// On Linux the package works with the system's waybill, installed and
+// configured by the tool of the same name; on Windows with the records that
+// the kernel keeps for whatever redirects there: see docs/windows.md. Without,
+// every call fails with an error that wraps [ErrNotSupported].
 //
 // The package starts no goroutine that outlives a call, keeps no state and never
 // logs.

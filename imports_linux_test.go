@@ -71,6 +71,16 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestImportsOnWindows: the library is as small there.
+func TestImportsOnWindows(t *testing.T) {
+	t.Setenv("GOOS", "windows")
+	for _, dep := range deps(t, module) {
+		if dep != module && !allows([]string{module + "/internal/datagram", module + "/internal/wfp", "golang.org/x/sys"}, dep) {
+			t.Errorf("%s imports %s on Windows", module, dep)
+		}
+	}
+}
+
 // TestOnlyEngineTalksToTheKernel: one package knows how maps and programs are
 // loaded.
 func TestOnlyEngineTalksToTheKernel(t *testing.T) {

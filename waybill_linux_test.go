@@ -16,26 +16,6 @@ import (
 	"github.com/waybill-net/waybill"
 )
 
-func listen(t *testing.T, address string) *waybill.Listener {
-	t.Helper()
-	l, err := waybill.Listen(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
-func accept(t *testing.T, l *waybill.Listener) *waybill.Conn {
-	t.Helper()
-	c, err := l.AcceptConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
 func TestProxy(t *testing.T) {
 	for _, tt := range []struct{ name, listen, dial, dst string }{
 		{"IPv4", "127.0.0.1:7001", "192.0.2.1:80", "192.0.2.1:80"},

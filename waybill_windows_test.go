@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,26 +20,6 @@ import (
 	"github.com/waybill-net/waybill/internal/standin"
 	"github.com/waybill-net/waybill/internal/wfp"
 )
-
-func listen(t *testing.T, address string) *waybill.Listener {
-	t.Helper()
-	l, err := waybill.Listen(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
-func accept(t *testing.T, l *waybill.Listener) *waybill.Conn {
-	t.Helper()
-	c, err := l.AcceptConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
 
 // serveProxy is a proxy that forwards all that it accepts, and reports it.
 func serveProxy(t *testing.T, address string) <-chan *waybill.Conn {
@@ -333,6 +314,49 @@ func TestPending(t *testing.T) {
 	var ne net.Error
 	if !errors.As(err, &ne) || !ne.Timeout() {
 		t.Errorf("%v is no timeout", err)
+	}
+}
+
+// TestAbandoned: a request that can not be cancelled is let go of, and keeps the
+// memory to which the system still writes.
+func TestAbandoned(t *testing.T) {
+	c := redirected(t, standin.Policy{})
+	standin.Arm(t, c, standin.Armed{Code: uint32(wfp.QueryRecords), Pending: 1, Delay: 1500, Deaf: 1})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := waybill.QueryRecordsContext(ctx, c)
+	wantError(t, "abandoned", err, context.DeadlineExceeded, wfp.ErrIOIncomplete, "")
+	runtime.GC()
+	fresh := make([][]byte, 0, 64) // would be at the same place
+	for range cap(fresh) {
+		fresh = append(fresh, make([]byte, 8<<10))
+	}
+	waitFor(t, func() bool { return standin.Pending(t) == 0 })
+	for _, b := range fresh {
+		if !bytes.Equal(b, make([]byte, len(b))) {
+			t.Fatal("the answer was written to memory of others")
+		}
+	}
+}
+
+// TestDialErrors: what connect() says is not what SET says.
+func TestDialErrors(t *testing.T) {
+	refuse := func(string, string, syscall.RawConn) error { return wfp.EACCES }
+	d := waybill.Dialer{Net: net.Dialer{Control: refuse}}
+	_, err := d.DialContext(t.Context(), nil, "tcp", origin4)
+	wantError(t, "connect", err, nil, wfp.EACCES, "firewall")
+	if errors.Is(err, waybill.ErrPermission) {
+		t.Errorf("%v: no records were set", err)
+	}
+	d.Net.Control = func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(s uintptr) {
+			standin.Arm(t, socket(s), standin.Armed{Code: uint32(wfp.SetRecords), Error: uint32(wfp.EACCES)})
+		})
+	}
+	_, err = d.DialContext(t.Context(), waybill.Records("r"), "tcp", origin4)
+	wantError(t, "set", err, waybill.ErrPermission, wfp.EACCES, "run elevated")
+	if strings.Contains(err.Error(), "firewall") {
+		t.Errorf("%v: it was not connect()", err)
 	}
 }
 

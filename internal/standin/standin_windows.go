@@ -37,7 +37,7 @@ type Policy struct {
 
 // Armed is struct armed, without the answer: how a socket answers a code.
 type Armed struct {
-	Code, Error, Returned, Pending, Delay, ShortError, ShortReturns, Size uint32
+	Code, Error, Returned, Pending, Delay, ShortError, ShortReturns, Deaf, Size uint32
 }
 
 // Armed.ShortReturns, and Armed.Delay.

@@ -21,6 +21,7 @@ struct pending {
 	OVERLAPPED *o; /* NULL: it is over */
 	HANDLE event, port, wake;
 	DWORD delay;
+	int deaf;
 	void *out;
 	struct result r;
 	struct pending *next;
@@ -76,11 +77,13 @@ static DWORD WINAPI run_request(void *arg)
 	return 0;
 }
 
-static int begin_pending(SOCKET s, OVERLAPPED *o, HANDLE port, DWORD delay, void *out, struct result r)
+static int begin_pending(SOCKET s, OVERLAPPED *o, HANDLE port, const struct armed *a, void *out, struct result r)
 {
 	struct pending *p = calloc(1, sizeof(*p));
 
-	*p = (struct pending){ .s = s, .o = o, .event = o->hEvent, .port = port, .delay = delay, .out = out, .r = r };
+	*p = (struct pending){
+		.s = s, .o = o, .event = o->hEvent, .port = port, .delay = a->delay, .deaf = a->deaf, .out = out, .r = r
+	};
 	p->wake = CreateEventA(NULL, TRUE, FALSE, NULL);
 	o->Internal = PENDING;
 	o->InternalHigh = 0;
@@ -101,7 +104,7 @@ BOOL cancel_requests(SOCKET s, OVERLAPPED *o)
 	for (;;) {
 		AcquireSRWLockExclusive(&lock);
 		for (p = requests; p; p = p->next)
-			if (p->s == s && p->o && (!o || p->o == o))
+			if (p->s == s && p->o && (!o || (p->o == o && !p->deaf)))
 				break;
 		ReleaseSRWLockExclusive(&lock);
 		if (!p)
@@ -238,7 +241,7 @@ int answer_request(SOCKET s, DWORD code, const void *in, DWORD in_size, void *ou
 	else if (code != SET_RECORDS)
 		fit(&r, a ? &armed : NULL, code, out_size);
 	if (o && armed.pending)
-		return begin_pending(s, o, port, armed.delay, out, r);
+		return begin_pending(s, o, port, &armed, out, r);
 	*returned = r.returned;
 	if (!r.error && r.size)
 		memcpy(out, r.data, r.size);

@@ -64,6 +64,7 @@ struct armed {
 	uint32_t delay;         /* milliseconds until that is over; INFINITE: it never is */
 	uint32_t short_error;   /* what is said of a short buffer; 0: 122 */
 	uint32_t short_returns; /* and of the size: SHORT_... */
+	uint32_t deaf;          /* 1: CancelIoEx does nothing */
 	uint32_t size;          /* of the answer that follows; 0: the usual one */
 	uint8_t answer[];
 };
