@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package routes tells an engine what the kernel would do about what leaves
 // for each destination: the source address that it would choose, or the error
 // for want of a route. No BPF hook of a connect() can ask that, so it is asked
