@@ -54,7 +54,7 @@ func explainAny(errno syscall.Errno) (hint string, kind error) {
 func explainQuery(errno syscall.Errno) (hint string, kind error) {
 	switch errno {
 	case wfp.EINVAL, wfp.ErrNotFound, wfp.ErrFilterNotFound:
-		return "ask the accepted socket, not the listener; what it answers for one that was not redirected", ErrNotRedirected
+		return "ask the accepted socket, not the listener", ErrNotRedirected
 	case wfp.EACCES:
 		return "run elevated, as an administrator", fs.ErrPermission
 	case wfp.ENOTCONN:

@@ -100,9 +100,10 @@ func (c *Conn) Redirected() bool { return len(c.records) > 0 }
 func (c *Conn) Records() Records { return c.records }
 
 // OriginalDestination returns where the connection was going when it was
-// redirected to this proxy; the zero value if it was not.
+// redirected to this proxy; the zero value if it was not, or if on Windows its
+// redirector does not tell.
 func (c *Conn) OriginalDestination() netip.AddrPort { return c.dst }
 
 // Origin returns the process at the start of the chain; the zero value if the
-// connection was not redirected.
+// connection was not redirected, and on Windows.
 func (c *Conn) Origin() Origin { return c.origin }

@@ -18,7 +18,11 @@ typedef SOCKET waybill_socket;
 #define WAYBILL_E_NOT_REDIRECTED WSAEINVAL
 
 /* A buffer for records begins where a pointer may: Winsock fails with WSAEFAULT otherwise. */
+#ifdef _MSC_VER
+#define WAYBILL_ALIGNED __declspec(align(8))
+#else
 #define WAYBILL_ALIGNED __attribute__((aligned(8)))
+#endif
 
 /* A buffer of this size holds what any redirector has been seen to attach, by far. */
 #define WAYBILL_RECORDS_MAX (64 << 10)

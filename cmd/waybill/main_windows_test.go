@@ -89,6 +89,33 @@ func TestProxies(t *testing.T) {
 	}
 }
 
+// TestUDPProxy: waybill proxy relays datagrams.
+func TestUDPProxy(t *testing.T) {
+	standin.Redirect(t, standin.Policy{}, 7001)
+	proxy, said := command(t, "proxy", "udp:127.0.0.1:7001", "127.0.0.1:7001") // in this order
+	start(t, "127.0.0.1:7001", proxy)
+	app, err := net.ListenPacket("udp4", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	if _, err := app.WriteTo([]byte("ping"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: standin.OriginPort}); err != nil {
+		t.Fatal(err)
+	}
+	app.SetReadDeadline(time.Now().Add(10 * time.Second))
+	heard := make([]byte, 64)
+	n, _, err := app.ReadFrom(heard)
+	if string(heard[:n]) != "pong ping" || err != nil {
+		t.Errorf("application heard %q, %v", heard[:n], err)
+	}
+	if n := standin.Redirects(t); n != 1 {
+		t.Errorf("%d redirects, want 1", n)
+	}
+	if got, want := said(), "\n-> 192.0.2.1:8080/udp: 4 bytes\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("it said %q, want %q", got, want)
+	}
+}
+
 func TestCommands(t *testing.T) {
 	for _, tt := range []struct {
 		args []string

@@ -45,6 +45,7 @@ type (
 		data *byte
 	}
 
+	// callout is FWPM_CALLOUT0, and how FWPM_FILTER0 begins.
 	callout struct {
 		_        structs.HostLayout
 		key      windows.GUID
@@ -57,12 +58,7 @@ type (
 
 	filter struct {
 		_             structs.HostLayout
-		key           windows.GUID
-		display       displayData
-		flags         uint32
-		provider      *windows.GUID
-		data          blob
-		layer         windows.GUID
+		begin         callout
 		subLayer      windows.GUID
 		weight        [2]uint64
 		conditions    uint32

@@ -20,8 +20,7 @@ const (
 	armCode    = 0x9800F002
 	readCode   = 0x9800F003
 	countCode  = 0x9800F004
-	portCode   = 0x9800F005
-	pendCode   = 0x9800F006
+	pendCode   = 0x9800F005
 )
 
 // OriginPort is where connections are redirected.
@@ -77,12 +76,6 @@ func Redirects(t testing.TB) int { t.Helper(); return count(t, countCode) }
 
 // Pending counts requests of this process.
 func Pending(t testing.TB) int { t.Helper(); return count(t, pendCode) }
-
-// UsePort tells the stand-in the completion port of a socket.
-func UsePort(t testing.TB, c syscall.Conn, port windows.Handle) {
-	t.Helper()
-	ioctl(t, c, portCode, uint64(port), nil)
-}
 
 func count(t testing.TB, code uint32) int {
 	t.Helper()

@@ -44,9 +44,10 @@ func newPending(h Handle, in, out []byte) (*pending, error) {
 		return nil, err
 	}
 	p := &pending{socket: h, event: event}
-	// A socket of package net belongs to the runtime's completion port, where
-	// an OVERLAPPED that is not the runtime's own would be taken for one. The
-	// lowest bit of the event keeps the completion from that port: see
+	// A socket of package net belongs to the runtime's completion port. There
+	// the runtime looks behind the OVERLAPPED for what its own ones have, in
+	// memory that is not there, or by then somebody else's. The lowest bit of
+	// the event keeps the completion from that port: see
 	// GetQueuedCompletionStatus.
 	p.overlapped.HEvent = event | 1
 	p.pins.Pin(p)

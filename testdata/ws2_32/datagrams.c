@@ -8,21 +8,6 @@
 
 #include "standin.h"
 
-/* The time that a receive waits here for a datagram; Wine completes later ones by itself, and they have no records. */
-enum {
-	PATIENCE = 300
-}; /* milliseconds */
-
-static int readable(SOCKET s)
-{
-	struct timeval patience = { .tv_usec = PATIENCE * 1000 };
-	fd_set set;
-
-	FD_ZERO(&set);
-	FD_SET(s, &set);
-	return real.select(0, &set, NULL, NULL, &patience) == 1;
-}
-
 /* put appends a control message. What finds no room is left out, and MSG_CTRUNC says so. */
 static void put(LPWSAMSG m, ULONG room, int family, int type, const void *data, uint32_t size)
 {
@@ -39,40 +24,122 @@ static void put(LPWSAMSG m, ULONG room, int family, int type, const void *data, 
 	m->Control.len += WSA_CMSG_SPACE(size);
 }
 
-static int wants_of(SOCKET s)
-{
-	struct socket *k;
-	int wants;
+/* receive is one that waits for its datagram in a thread: what Wine completes by itself can not be added to. */
+struct receive {
+	SOCKET s;
+	LPWSAMSG m;
+	OVERLAPPED *o;
+	HANDLE port;
+	ULONG_PTR key;
+	int wants, cancelled;
+	struct receive *next;
+};
 
-	lock_sockets();
-	k = socket_of(s, 0);
-	wants = k ? k->wants : 0;
-	unlock_sockets();
-	return wants;
+static struct receive *receives;
+static SRWLOCK lock = SRWLOCK_INIT;
+
+static int is_cancelled(struct receive *r)
+{
+	int cancelled;
+
+	AcquireSRWLockShared(&lock);
+	cancelled = r->cancelled;
+	ReleaseSRWLockShared(&lock);
+	return cancelled;
 }
 
-int WINAPI receive_message(SOCKET s, LPWSAMSG m, LPDWORD n, LPWSAOVERLAPPED o, LPWSAOVERLAPPED_COMPLETION_ROUTINE r)
+/* cancel_receives ends one receive of a socket, or all, soon. */
+BOOL cancel_receives(SOCKET s, OVERLAPPED *o)
+{
+	BOOL found = FALSE;
+
+	AcquireSRWLockExclusive(&lock);
+	for (struct receive *r = receives; r; r = r->next)
+		if (r->s == s && (!o || r->o == o))
+			found = r->cancelled = TRUE;
+	ReleaseSRWLockExclusive(&lock);
+	return found;
+}
+
+/* add_control says what the first datagram of a flow comes with. */
+static void add_control(struct receive *r, ULONG room)
 {
 	static uint8_t blob[MAX_BLOB];
 	static SRWLOCK blob_lock = SRWLOCK_INIT;
-	int wants = wants_of(s), err, first, family;
-	ULONG room = m->Control.len;
+	int first, family = r->m->name->sa_family;
 	uint32_t size;
 
-	if (!wants || !readable(s))
-		return real.WSARecvMsg(s, m, n, o, r);
-	err = real.WSARecvMsg(s, m, n, o, r);
-	if (err || !m->name)
-		return err;
-	family = m->name->sa_family;
 	AcquireSRWLockExclusive(&blob_lock);
-	m->Control.len = 0;
-	if (!find_datagram_records(m->name, QUERY_RECORDS, blob, &size, &first) && wants & 1)
-		put(m, room, family, OPTION_RECORDS, blob, size);
-	if (!find_datagram_records(m->name, QUERY_CONTEXT, blob, &size, &first) && wants & 2)
-		put(m, room, family, OPTION_CONTEXT, blob, size);
+	r->m->Control.len = 0;
+	if (!find_datagram_records(r->m->name, QUERY_RECORDS, blob, &size, &first) && r->wants & 1)
+		put(r->m, room, family, OPTION_RECORDS, blob, size);
+	if (!find_datagram_records(r->m->name, QUERY_CONTEXT, blob, &size, &first) && r->wants & 2)
+		put(r->m, room, family, OPTION_CONTEXT, blob, size);
 	ReleaseSRWLockExclusive(&blob_lock);
+}
+
+static DWORD wait_readable(struct receive *r)
+{
+	struct timeval slice = { .tv_usec = 10000 };
+	fd_set set;
+	int n = 0;
+
+	while (!n) {
+		if (is_cancelled(r))
+			return WSA_OPERATION_ABORTED;
+		FD_ZERO(&set);
+		FD_SET(r->s, &set);
+		n = real.select(0, &set, NULL, NULL, &slice);
+	}
+	return n < 0 ? WSA_OPERATION_ABORTED : 0;
+}
+
+static DWORD WINAPI run_receive(void *arg)
+{
+	struct receive *r = arg, **at;
+	DWORD n = 0, error = wait_readable(r);
+	ULONG room = r->m->Control.len;
+
+	if (!error && real.WSARecvMsg(r->s, r->m, &n, NULL, NULL))
+		error = GetLastError();
+	if (!error)
+		add_control(r, room);
+	AcquireSRWLockExclusive(&lock);
+	for (at = &receives; *at != r; at = &(*at)->next)
+		;
+	*at = r->next;
+	ReleaseSRWLockExclusive(&lock);
+	complete(r->port, r->key, r->o, error, n);
+	free(r);
 	return 0;
+}
+
+int WINAPI receive_message(SOCKET s, LPWSAMSG m, LPDWORD n, LPWSAOVERLAPPED o, LPWSAOVERLAPPED_COMPLETION_ROUTINE f)
+{
+	struct receive *r = calloc(1, sizeof(*r));
+	struct socket *k;
+
+	*r = (struct receive){ .s = s, .m = m, .o = o };
+	lock_sockets();
+	k = socket_of(s, 0);
+	if (k) {
+		r->wants = k->wants;
+		r->port = k->port;
+		r->key = k->key;
+	}
+	unlock_sockets();
+	if (!r->wants || !o || !m->name) {
+		free(r);
+		return real.WSARecvMsg(s, m, n, o, f);
+	}
+	o->Internal = PENDING;
+	AcquireSRWLockExclusive(&lock);
+	r->next = receives;
+	receives = r;
+	ReleaseSRWLockExclusive(&lock);
+	CloseHandle(CreateThread(NULL, 0, run_receive, r, 0, NULL));
+	WSASetLastError(WSA_IO_PENDING);
+	return SOCKET_ERROR;
 }
 
 /* records_in finds the records of a datagram that is sent. */

@@ -111,6 +111,7 @@ SOCKET WINAPI WSASocketW(int family, int type, int protocol, LPWSAPROTOCOL_INFOW
 int WINAPI closesocket(SOCKET s)
 {
 	cancel_requests(s, NULL);
+	cancel_receives(s, NULL);
 	forget_socket(s);
 	return real.closesocket(s);
 }
@@ -163,29 +164,84 @@ int WINAPI WSAGetOverlappedResult(SOCKET s, LPWSAOVERLAPPED o, LPDWORD n, BOOL w
 	return FALSE;
 }
 
+/* complete tells of the end of an operation. No completion is posted when the event's lowest bit is set. */
+void complete(HANDLE port, ULONG_PTR key, OVERLAPPED *o, DWORD error, DWORD n)
+{
+	HANDLE event = o->hEvent;
+
+	o->InternalHigh = n;
+	o->Internal = error ? ENDED | error : 0;
+	if (event)
+		SetEvent((HANDLE)((ULONG_PTR)event & ~(ULONG_PTR)1));
+	if (port && !((ULONG_PTR)event & 1))
+		PostQueuedCompletionStatus(port, n, key, o);
+}
+
+/* nt finds a function of ntdll.dll. */
+static void *nt(const char *name)
+{
+	return (void *)GetProcAddress(GetModuleHandleA("ntdll"), name);
+}
+
+static ULONG to_error(LONG status)
+{
+	ULONG(WINAPI * f)(LONG) = nt("RtlNtStatusToDosError");
+
+	return f(status);
+}
+
+/* create_port is in the place of CreateIoCompletionPort, does what Wine's does, and knows the ports of sockets. */
+static HANDLE WINAPI create_port(HANDLE h, HANDLE port, ULONG_PTR key, DWORD threads)
+{
+	LONG(WINAPI * create)(HANDLE *, ULONG, void *, ULONG) = nt("NtCreateIoCompletion");
+	LONG(WINAPI * set)(HANDLE, void *, void *, ULONG, int) = nt("NtSetInformationFile");
+	struct {
+		HANDLE port;
+		ULONG_PTR key;
+	} info = { port, key };
+	ULONG_PTR status[2];
+	struct socket *k;
+	LONG err = 0;
+
+	if (!port)
+		err = create(&info.port, 0x1F0003 /* IO_COMPLETION_ALL_ACCESS */, NULL, threads);
+	if (!err && h != INVALID_HANDLE_VALUE)
+		err = set(h, status, &info, sizeof(info), 30 /* FileCompletionInformation */);
+	if (err) {
+		SetLastError(to_error(err));
+		return NULL;
+	}
+	if (h != INVALID_HANDLE_VALUE && is_socket((SOCKET)h)) {
+		lock_sockets();
+		k = socket_of((SOCKET)h, 1);
+		if (k) {
+			k->port = info.port;
+			k->key = key;
+		}
+		unlock_sockets();
+	}
+	return info.port;
+}
+
 /* cancel_io_ex is in the place of CancelIoEx, and does what Wine's does for all requests but ours. */
 static BOOL WINAPI cancel_io_ex(HANDLE h, OVERLAPPED *o)
 {
-	static LONG(WINAPI * cancel)(HANDLE, void *, void *);
-	static ULONG(WINAPI * to_error)(LONG);
+	LONG(WINAPI * cancel)(HANDLE, void *, void *) = nt("NtCancelIoFileEx");
 	ULONG_PTR status[2];
 	LONG err;
 
-	if (cancel_requests((SOCKET)h, o))
+	if (cancel_requests((SOCKET)h, o) || cancel_receives((SOCKET)h, o))
 		return TRUE;
-	if (!cancel) {
-		to_error = (void *)GetProcAddress(GetModuleHandleA("ntdll"), "RtlNtStatusToDosError");
-		cancel = (void *)GetProcAddress(GetModuleHandleA("ntdll"), "NtCancelIoFileEx");
-	}
 	err = cancel(h, o, status);
 	if (err)
 		SetLastError(to_error(err));
 	return !err;
 }
 
-/* patch puts a jump to f at the beginning of another function. */
-static int patch(void *at, void *f)
+/* patch puts a jump to f at the beginning of a function of kernelbase.dll. */
+static int patch(const char *name, void *f)
 {
+	void *at = (void *)GetProcAddress(GetModuleHandleA("kernelbase"), name);
 	uint8_t code[12] = { 0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0 }; /* mov rax, f; jmp rax */
 	DWORD old;
 
@@ -241,7 +297,6 @@ static int arm(SOCKET s, const struct armed *how, DWORD size)
 static int own_code(SOCKET s, DWORD code, const void *in, DWORD in_size, void *out, DWORD out_size, LPDWORD n)
 {
 	struct bytes b;
-	struct socket *k;
 
 	*n = 0;
 	switch (code) {
@@ -261,12 +316,6 @@ static int own_code(SOCKET s, DWORD code, const void *in, DWORD in_size, void *o
 		if (b.data)
 			memcpy(out, b.data, *n);
 		free(b.data);
-		return 0;
-	case STANDIN_PORT:
-		lock_sockets();
-		k = socket_of(s, 1);
-		k->port = *(const HANDLE *)in;
-		unlock_sockets();
 		return 0;
 	}
 	return fail(WSAEOPNOTSUPP);
@@ -301,7 +350,6 @@ BOOL WINAPI DllMain(HINSTANCE dll, DWORD reason, void *reserved)
 	wine = LoadLibraryA("ws2_real.dll");
 	return wine && LOAD(WSAIoctl) && LOAD(WSAGetOverlappedResult) && LOAD(closesocket) && LOAD(bind) &&
 	       LOAD(connect) && LOAD(getsockname) && LOAD(getpeername) && LOAD(getsockopt) && LOAD(setsockopt) &&
-	       LOAD(select) && LOAD(WSASocketW) && LOAD(WSASendTo) &&
-	       patch((void *)GetProcAddress(GetModuleHandleA("kernelbase"), "CancelIoEx"), cancel_io_ex) &&
-	       open_callout();
+	       LOAD(select) && LOAD(WSASocketW) && LOAD(WSASendTo) && patch("CancelIoEx", cancel_io_ex) &&
+	       patch("CreateIoCompletionPort", create_port) && open_callout();
 }

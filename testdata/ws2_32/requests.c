@@ -4,10 +4,6 @@
 
 #include "standin.h"
 
-/* The status of a request that failed; its low bits are the error. */
-#define ENDED 0xEBB10000u
-#define PENDING 0x103 /* STATUS_PENDING */
-
 /* result is what becomes of a request. */
 struct result {
 	DWORD error;
@@ -19,7 +15,8 @@ struct result {
 struct pending {
 	SOCKET s;
 	OVERLAPPED *o; /* NULL: it is over */
-	HANDLE event, port, wake;
+	HANDLE port, wake;
+	ULONG_PTR key;
 	DWORD delay;
 	int deaf;
 	void *out;
@@ -30,7 +27,7 @@ struct pending {
 static struct pending *requests;
 static SRWLOCK lock = SRWLOCK_INIT;
 
-/* finish completes a request once. Winsock posts no completion when the event's lowest bit is set. */
+/* finish completes a request once. */
 static void finish(struct pending *p, DWORD error)
 {
 	OVERLAPPED *o;
@@ -41,12 +38,7 @@ static void finish(struct pending *p, DWORD error)
 	if (o) {
 		if (!error && p->r.size)
 			memcpy(p->out, p->r.data, p->r.size);
-		o->InternalHigh = error ? p->r.returned : (ULONG_PTR)p->r.size;
-		o->Internal = error ? ENDED | error : 0;
-		if (p->event)
-			SetEvent((HANDLE)((ULONG_PTR)p->event & ~(ULONG_PTR)1));
-		if (p->port && !((ULONG_PTR)p->event & 1))
-			PostQueuedCompletionStatus(p->port, (DWORD)o->InternalHigh, 1, o);
+		complete(p->port, p->key, o, error, error ? p->r.returned : p->r.size);
 		SetEvent(p->wake);
 	}
 	ReleaseSRWLockExclusive(&lock);
@@ -77,13 +69,16 @@ static DWORD WINAPI run_request(void *arg)
 	return 0;
 }
 
-static int begin_pending(SOCKET s, OVERLAPPED *o, HANDLE port, const struct armed *a, void *out, struct result r)
+static int begin_pending(SOCKET s, OVERLAPPED *o, const struct socket *k, const struct armed *a, void *out,
+			 struct result r)
 {
 	struct pending *p = calloc(1, sizeof(*p));
 
-	*p = (struct pending){
-		.s = s, .o = o, .event = o->hEvent, .port = port, .delay = a->delay, .deaf = a->deaf, .out = out, .r = r
-	};
+	*p = (struct pending){ .s = s, .o = o, .out = out, .r = r };
+	p->port = k->port;
+	p->key = k->key;
+	p->delay = a->delay;
+	p->deaf = a->deaf;
 	p->wake = CreateEventA(NULL, TRUE, FALSE, NULL);
 	o->Internal = PENDING;
 	o->InternalHigh = 0;
@@ -216,7 +211,7 @@ int answer_request(SOCKET s, DWORD code, const void *in, DWORD in_size, void *ou
 {
 	struct result r = { 0 };
 	struct armed *a, armed = { 0 };
-	HANDLE port = NULL;
+	struct socket known = { 0 };
 	struct socket *k;
 
 	if (!is_socket(s))
@@ -232,8 +227,9 @@ int answer_request(SOCKET s, DWORD code, const void *in, DWORD in_size, void *ou
 		armed = *a;
 		answer_armed(a, &r);
 	}
-	port = k ? k->port : NULL;
-	if (k && k->synchronous)
+	if (k)
+		known = *k;
+	if (known.synchronous)
 		o = NULL; /* which Winsock ignores then */
 	unlock_sockets();
 	if (r.error)
@@ -241,7 +237,7 @@ int answer_request(SOCKET s, DWORD code, const void *in, DWORD in_size, void *ou
 	else if (code != SET_RECORDS)
 		fit(&r, a ? &armed : NULL, code, out_size);
 	if (o && armed.pending)
-		return begin_pending(s, o, port, &armed, out, r);
+		return begin_pending(s, o, &known, &armed, out, r);
 	*returned = r.returned;
 	if (!r.error && r.size)
 		memcpy(out, r.data, r.size);

@@ -37,8 +37,7 @@
 #define STANDIN_ARM 0x9800F002     /* in: struct armed. How this socket answers */
 #define STANDIN_READ 0x9800F003    /* out: the records that were set on this socket */
 #define STANDIN_COUNT 0x9800F004   /* out: uint32_t, redirects since the policy */
-#define STANDIN_PORT 0x9800F005    /* in: HANDLE, the completion port of this socket */
-#define STANDIN_PENDING 0x9800F006 /* out: uint32_t, requests of this process that are pending */
+#define STANDIN_PENDING 0x9800F005 /* out: uint32_t, requests of this process that are pending */
 
 enum {
 	MAX_PROVIDERS = 4,
@@ -124,7 +123,8 @@ struct socket {
 	int wants;       /* 1: records, 2: context, of datagrams */
 	struct bytes carried;
 	struct armed *armed[MAX_ARMED];
-	HANDLE port;
+	HANDLE port; /* of completions, or NULL */
+	ULONG_PTR key;
 };
 void lock_sockets(void);
 void unlock_sockets(void);
@@ -133,6 +133,10 @@ void forget_socket(SOCKET s);
 struct armed *armed_for(struct socket *k, DWORD code);
 int is_socket(SOCKET s);
 int socket_type(SOCKET s);
+
+/* The status of a request that failed; its low bits are the error. */
+#define ENDED 0xEBB10000u
+#define PENDING 0x103 /* STATUS_PENDING */
 
 /* requests.c: the codes. */
 int answer_request(SOCKET s, DWORD code, const void *in, DWORD in_size, void *out, DWORD out_size, DWORD *returned,
@@ -151,7 +155,11 @@ const struct sockaddr *redirect(SOCKET s, const struct sockaddr *to, struct byte
 int find_records(SOCKET s, DWORD code, uint8_t *out, uint32_t *size);
 int find_datagram_records(const struct sockaddr *from, DWORD code, uint8_t *out, uint32_t *size, int *first);
 
+/* main.c */
+void complete(HANDLE port, ULONG_PTR key, OVERLAPPED *o, DWORD error, DWORD n);
+
 /* datagrams.c */
+BOOL cancel_receives(SOCKET s, OVERLAPPED *o);
 int WINAPI receive_message(SOCKET s, LPWSAMSG m, LPDWORD n, LPWSAOVERLAPPED o, LPWSAOVERLAPPED_COMPLETION_ROUTINE r);
 int WINAPI send_message(SOCKET s, LPWSAMSG m, DWORD flags, LPDWORD n, LPWSAOVERLAPPED o,
 			LPWSAOVERLAPPED_COMPLETION_ROUTINE r);
