@@ -68,7 +68,7 @@ func FuzzDecode(f *testing.F) {
 func checkDecoded(t *testing.T, event *flow.Event) {
 	t.Helper()
 	switch event.Kind {
-	case flow.Passed, flow.Redirected, flow.Refused, flow.Looped, flow.Forbidden, flow.Accepted, flow.Closed, flow.Linked:
+	case flow.Passed, flow.Redirected, flow.Refused, flow.Looped, flow.Forbidden, flow.QUICDropped, flow.Accepted, flow.Closed, flow.Linked:
 	default:
 		t.Errorf("kind %v", event.Kind)
 	}
