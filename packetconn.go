@@ -62,15 +62,16 @@ func (c *PacketConn) Origin() Origin { return c.origin }
 
 // Read waits for the next datagram.
 func (c *PacketConn) Read(b []byte) (int, error) {
-	n, _, err := c.ReadTOS(b)
-	return n, err
+	datagram, _, err := c.ReadDatagram()
+	return copy(b, datagram), err
 }
 
-// ReadTOS is Read, and returns the TOS of the datagram, too: of IPv6 its
-// traffic class. DSCP and ECN marks are in it.
-func (c *PacketConn) ReadTOS(b []byte) (n int, tos uint8, err error) {
+// ReadDatagram is Read without a buffer: it returns the whole datagram, which
+// is the caller's, and its TOS: of IPv6 its traffic class. DSCP and ECN marks
+// are in it.
+func (c *PacketConn) ReadDatagram() (datagram []byte, tos uint8, err error) {
 	m, err := c.wait()
-	return copy(b, m.Data), m.TOS, err
+	return m.Data, m.TOS, err
 }
 
 // Write sends a datagram to the application.

@@ -126,9 +126,7 @@ func answering(i PacketInspector, c *waybill.PacketConn) waybill.See {
 // begin forwards the first datagram that is to be, and reports it. It returns
 // nil if the flow goes no further, and see as long as that wants to see more.
 func (p *Packets) begin(ctx context.Context, e PacketEvent, see waybill.See, held *outlet) (*waybill.PacketRelay, waybill.See) {
-	buf := datagrams.Get().(*[maxDatagram]byte)
-	defer datagrams.Put(buf)
-	first, tos, see, err := readFirstDatagram(e.Conn, buf[:], see)
+	first, tos, see, err := readFirstDatagram(e.Conn, see)
 	if errors.Is(err, net.ErrClosed) {
 		return nil, nil // nothing of it was to be forwarded
 	}
@@ -142,18 +140,18 @@ func (p *Packets) begin(ctx context.Context, e PacketEvent, see waybill.See, hel
 }
 
 // readFirstDatagram reads until a datagram is to be forwarded.
-func readFirstDatagram(c *waybill.PacketConn, buf []byte, see waybill.See) ([]byte, uint8, waybill.See, error) {
+func readFirstDatagram(c *waybill.PacketConn, see waybill.See) ([]byte, uint8, waybill.See, error) {
 	for {
-		n, tos, err := c.ReadTOS(buf)
+		datagram, tos, err := c.ReadDatagram()
 		if err != nil || see == nil {
-			return buf[:n], tos, see, err
+			return datagram, tos, see, err
 		}
-		forward, more := see(buf[:n], tos)
+		forward, more := see(datagram, tos)
 		if !more {
 			see = nil
 		}
 		if forward {
-			return buf[:n], tos, see, nil
+			return datagram, tos, see, nil
 		}
 	}
 }
@@ -183,8 +181,3 @@ func (p *Packets) report(e PacketEvent) {
 		p.Report(e)
 	}
 }
-
-const maxDatagram = 65535
-
-// datagrams are lent to flows while they begin: later they hold none.
-var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
