@@ -69,8 +69,8 @@ struct wb_filter {
 };
 
 enum wb_filter_flags {
-	WB_HAS_BYTES = 1,  /* it has a context */
-	WB_DROPS_QUIC = 2, /* where it would get a connection of TCP, UDP is refused */
+	WB_FILTER_HAS_CONTEXT = 1, /* it has a context */
+	WB_DROPS_QUIC = 2,         /* where it would get a connection of TCP, UDP is refused */
 };
 
 enum wb_action {

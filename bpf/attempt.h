@@ -21,7 +21,7 @@ struct wb_attempt {
 	__u8 aside;           /* and is not for whom its socket is connected to */
 	__u8 goes_to;         /* enum wb_goes_to */
 	__u8 n_hops;          /* of the query, while another is asked */
-	__u8 reserved;
+	__s8 self;            /* likewise */
 };
 
 /* Stacks are small: where something goes follows from what is in struct wb_attempt already. */

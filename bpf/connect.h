@@ -19,7 +19,8 @@ static __always_inline bool wb_attach_context(struct wb_attempt *a)
 	struct bpf_sock *sk = a->ctx->sk;
 	struct wb_context *context;
 
-	if (a->decision.filter >= WB_MAX_FILTERS || !(a->policy->filters[a->decision.filter].flags & WB_HAS_BYTES))
+	if (a->decision.filter >= WB_MAX_FILTERS ||
+	    !(a->policy->filters[a->decision.filter].flags & WB_FILTER_HAS_CONTEXT))
 		return true;
 	context = bpf_map_lookup_elem(&contexts, &key);
 	if (!context || !sk)
@@ -397,19 +398,22 @@ nobody:
  */
 static __always_inline bool wb_drops_quic(struct wb_attempt *a)
 {
+	long rounds;
+
 	/* The ports of such filters are among those that are wanted of UDP. */
 	if (!wb_is_udp(a) || !(a->policy->flags & WB_HAS_QUIC_DROPS) || !wb_port_is_wanted(a->policy, &a->query.dst))
 		return false;
 	if (!a->query.n_hops && a->query.self < 0)
 		a->query.self = wb_current_provider(a->policy);
 	a->n_hops = a->query.n_hops;
+	a->self = a->query.self;
 	a->query.dst.protocol = IPPROTO_TCP;
-	bpf_loop(WB_MAX_PROVIDERS + 1, wb_suppose, a, 0);
+	rounds = bpf_loop(WB_MAX_PROVIDERS + 1, wb_suppose, a, 0);
 	a->query.dst.protocol = IPPROTO_UDP;
 	/* What is told is told of who connects, not of the proxy that would. */
 	a->query.down = 0;
 	a->query.n_hops = a->n_hops;
-	a->query.self = a->n_hops ? -1 : wb_current_provider(a->policy);
+	a->query.self = a->self;
 	if (a->decision.verdict == WB_DROP_QUIC) {
 		/* Whom the connection of TCP would have gone past: no provider has been asked about the UDP at hand. */
 		a->decision.bypassed = 0;
@@ -417,7 +421,8 @@ static __always_inline bool wb_drops_quic(struct wb_attempt *a)
 		a->decision.excluded = 0;
 		return true;
 	}
-	wb_identify_if_asked(a);
+	if (rounds > 1) /* the first one leaves who connects as it was */
+		wb_identify_if_asked(a);
 	return false;
 }
 

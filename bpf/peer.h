@@ -284,7 +284,7 @@ static __always_inline bool wb_attach_peer_context(const struct wb_policy *polic
 	struct wb_context_key from = { .generation = policy->generation, .filter = filter };
 	struct wb_context *context;
 
-	if (filter >= WB_MAX_FILTERS || !(policy->filters[filter].flags & WB_HAS_BYTES))
+	if (filter >= WB_MAX_FILTERS || !(policy->filters[filter].flags & WB_FILTER_HAS_CONTEXT))
 		return true;
 	context = bpf_map_lookup_elem(&contexts, &from);
 	if (!context || bpf_map_update_elem(&peer_contexts, key, context, BPF_ANY))

@@ -74,7 +74,7 @@ func encodeFlags(t *policy.Table) uint32 {
 func encodeFilterFlags(f policy.TableFilter) uint8 {
 	var flags kernelWbFilterFlags
 	if len(f.Context) > 0 {
-		flags |= kernelWbFilterFlagsWB_HAS_BYTES
+		flags |= kernelWbFilterFlagsWB_FILTER_HAS_CONTEXT
 	}
 	if f.DropQUIC {
 		flags |= kernelWbFilterFlagsWB_DROPS_QUIC

@@ -159,8 +159,8 @@ type kernelWbFilter struct {
 type kernelWbFilterFlags uint32
 
 const (
-	kernelWbFilterFlagsWB_HAS_BYTES  kernelWbFilterFlags = 1
-	kernelWbFilterFlagsWB_DROPS_QUIC kernelWbFilterFlags = 2
+	kernelWbFilterFlagsWB_FILTER_HAS_CONTEXT kernelWbFilterFlags = 1
+	kernelWbFilterFlagsWB_DROPS_QUIC         kernelWbFilterFlags = 2
 )
 
 type kernelWbFlightKey struct {
