@@ -21,7 +21,11 @@ type source struct {
 }
 
 func (s source) String() string {
-	line := fmt.Sprintf("-> %s%s", s.dst, s.protocol)
+	to := "the proxy itself"
+	if s.dst.IsValid() {
+		to = s.dst.String()
+	}
+	line := "-> " + to + s.protocol
 	if s.origin != (waybill.Origin{}) { // Windows tells none
 		line = fmt.Sprintf("%s[%d] %s", clean(s.origin.Comm), s.origin.TGID, line)
 	}
@@ -56,7 +60,7 @@ func (s *service) report(e proxy.Event) {
 	s.line(who, "%s", protocol(e.First))
 }
 
-// described is an inspector that has said already what its flow is.
+// described says whether an inspector has said already what its flow is.
 type described interface{ isDescribed() bool }
 
 func (s *service) reportPackets(e proxy.PacketEvent) {
@@ -65,7 +69,7 @@ func (s *service) reportPackets(e proxy.PacketEvent) {
 		s.line(who, "%v", e.Err)
 		return
 	}
-	if d, ok := e.Inspector.(described); !ok || !d.isDescribed() {
+	if !e.Inspector.(described).isDescribed() {
 		s.line(who, "%d bytes", len(e.First))
 	}
 }

@@ -1,8 +1,11 @@
 package inspect
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/waybill-net/waybill"
 )
 
 func TestProtocol(t *testing.T) {
@@ -17,6 +20,24 @@ func TestProtocol(t *testing.T) {
 	} {
 		if got := protocol([]byte(in)); got != want {
 			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestSource(t *testing.T) {
+	dst := netip.MustParseAddrPort("192.0.2.1:443")
+	curl := waybill.Origin{Comm: "curl", TGID: 7}
+	for _, c := range []struct {
+		from source
+		want string
+	}{
+		{source{curl, dst, "", 1}, "curl[7] -> 192.0.2.1:443"},
+		{source{curl, dst, "/udp", 0}, "curl[7] -> 192.0.2.1:443/udp"},
+		{source{curl, dst, "", 2}, "curl[7] -> 192.0.2.1:443 (proxy 2 of its way)"},
+		{source{}, "-> the proxy itself"}, // it was not redirected
+	} {
+		if got := c.from.String(); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
 		}
 	}
 }
