@@ -37,7 +37,7 @@ func TestDocument(t *testing.T) {
 	}
 	b := controltest.New(t)
 	socket, _ := controltest.Serve(t, b)
-	names := serveNames(t, &control.NamesServer{Learn: func(dns.Resolved) error { return nil }})
+	names := controltest.ServeNames(t, &control.NamesServer{Learn: func(dns.Resolved) error { return nil }})
 	done := make(chan struct{})
 	defer close(done)
 	go change(b, done)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -22,41 +21,13 @@ import (
 	"github.com/waybill-net/waybill/internal/dns"
 )
 
-// serveNames hears names on a socket of its own.
-func serveNames(t *testing.T, s *control.NamesServer) (socket string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "waybill-names-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { // others are to be refused by the server, not by the directory
-		t.Fatal(err)
-	}
-	socket = filepath.Join(dir, "names.sock")
-	l, err := s.Listen(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := controltest.Within(t, ended, "end of the server"); err != nil {
-			t.Error(err)
-		}
-	})
-	return socket
-}
-
 // TestTell: what is told is learnt when Tell returns, or there is an error.
 func TestTell(t *testing.T) {
 	var (
 		learnt  []dns.Resolved
 		trouble error
 	)
-	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) error {
+	socket := controltest.ServeNames(t, &control.NamesServer{Learn: func(found dns.Resolved) error {
 		learnt = append(learnt, found)
 		return trouble
 	}})
@@ -150,7 +121,7 @@ func TestWhoMayTell(t *testing.T) {
 		may    atomic.Bool
 		learnt atomic.Int32
 	)
-	socket := serveNames(t, &control.NamesServer{
+	socket := controltest.ServeNames(t, &control.NamesServer{
 		MayTell: func(p *control.Peer) bool { return may.Load() && p.UID == 65534 },
 		Learn: func(dns.Resolved) error {
 			learnt.Add(1)
@@ -184,7 +155,7 @@ func TestWhoMayTell(t *testing.T) {
 
 // TestBadNames: nothing is learnt of what makes no sense.
 func TestBadNames(t *testing.T) {
-	socket := serveNames(t, &control.NamesServer{Learn: func(found dns.Resolved) error {
+	socket := controltest.ServeNames(t, &control.NamesServer{Learn: func(found dns.Resolved) error {
 		t.Errorf("learnt %+v", found)
 		return nil
 	}})

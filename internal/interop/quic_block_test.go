@@ -21,7 +21,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"github.com/waybill-net/waybill/internal/engine"
 	"github.com/waybill-net/waybill/internal/inspect"
 	"github.com/waybill-net/waybill/internal/policy"
 	sniff "github.com/waybill-net/waybill/internal/quic"
@@ -51,19 +50,10 @@ func TestQUICBlocked(t *testing.T) {
 
 func testQUICBlocked(t *testing.T, port uint16) {
 	env := testenv.New(t)
-	e, err := engine.Open(engine.Options{Scope: env.Scope})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
-	authority, cert := newCertificate(t)
-	trusted := t.TempDir() + "/authority.pem"
-	write(t, trusted, authority)
 	chain := quicChain(env, "a")
 	chain.Filters[0].Ports = []policy.PortRange{policy.Port(port)}
-	if err := e.Apply(chain); err != nil {
-		t.Fatal(err)
-	}
+	e := enforce(t, env, chain)
+	trusted, cert := trustedCertificate(t)
 	proxy := env.Start("a", os.Args[0], quicBlockRole, "udp:127.0.0.1:7001", "udp:[::1]:7001")
 	address := netip.AddrPortFrom(testenv.Outside4, port).String()
 	server := &witness{PacketConn: env.ListenPacket(address)}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,17 +47,8 @@ func TestQUIC(t *testing.T) {
 		size = largeDownload
 	}
 	env := testenv.New(t)
-	e, err := engine.Open(engine.Options{Scope: env.Scope})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
-	authority, cert := newCertificate(t)
-	trusted := t.TempDir() + "/authority.pem"
-	write(t, trusted, authority)
-	if err := e.Apply(quicChain(env, "a", "b")); err != nil {
-		t.Fatal(err)
-	}
+	e := enforce(t, env, quicChain(env, "a", "b"))
+	trusted, cert := trustedCertificate(t)
 	env.Start("a", os.Args[0], quicRelayRole, "7001")
 	env.Start("b", os.Args[0], quicRelayRole, "7002")
 	for _, host := range []netip.Addr{testenv.Outside4, testenv.Outside6} {
@@ -71,6 +63,30 @@ func TestQUIC(t *testing.T) {
 	if c, err := e.Counters(); err != nil || c["redirected"] != 4 || c["set"] != 4 {
 		t.Errorf("counters %v, %v: not every flow went through both proxies, once", c, err)
 	}
+}
+
+// enforce applies a policy to the scope of env until the test ends.
+func enforce(t *testing.T, env *testenv.Env, p policy.Policy) *engine.Engine {
+	t.Helper()
+	e, err := engine.Open(engine.Options{Scope: env.Scope})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	if err := e.Apply(p); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// trustedCertificate is the origin's, and the file of the authority that its
+// clients are to trust.
+func trustedCertificate(t *testing.T) (trusted string, cert tls.Certificate) {
+	t.Helper()
+	authority, cert := newCertificate(t)
+	trusted = filepath.Join(t.TempDir(), "authority.pem")
+	write(t, trusted, authority)
+	return trusted, cert
 }
 
 func quicChain(env *testenv.Env, names ...string) policy.Policy {

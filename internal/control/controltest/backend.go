@@ -7,6 +7,7 @@ package controltest
 import (
 	"context"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -165,6 +166,23 @@ func (c closer) Close() error { c(); return nil }
 // mode.
 func Serve(t testing.TB, b control.Backend) (socket string, stop func()) {
 	t.Helper()
+	return serve(t, &control.Server{Backend: b, Version: "v0.3.0", Group: Group})
+}
+
+// ServeNames is Serve for those who tell names.
+func ServeNames(t testing.TB, s *control.NamesServer) (socket string) {
+	t.Helper()
+	socket, _ = serve(t, s)
+	return socket
+}
+
+type server interface {
+	Listen(socket string) (net.Listener, error)
+	Serve(ctx context.Context, l net.Listener) error
+}
+
+func serve(t testing.TB, s server) (socket string, stop func()) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "waybill-control-")
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +191,6 @@ func Serve(t testing.TB, b control.Backend) (socket string, stop func()) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := &control.Server{Backend: b, Version: "v0.3.0", Group: Group}
 	socket = filepath.Join(dir, "waybill.sock")
 	l, err := s.Listen(socket)
 	if err != nil {
