@@ -113,39 +113,6 @@ func (r *reader) warnIdlePermits(filters []scouted) {
 	}
 }
 
-// warnFamilies finds connections that a provider wants and has no address for.
-func (r *reader) warnFamilies(providers []*provider, redirects map[string][]scouted) {
-	for _, p := range providers {
-		for _, f := range redirects[p.Name] {
-			missing, hint := f.homeless(p)
-			if missing == "" {
-				continue
-			}
-			fate := map[policy.OnDown]string{policy.Bypass: "passed by", policy.Block: "refused"}[p.OnDown]
-			r.warning(p.at("proxy"), hint, "provider %q has no address for %s: such connections are %s, though filter %q wants them", p.Name, missing, fate, f.Name)
-			break
-		}
-	}
-}
-
-// homeless names what the filter wants and the provider has no address for;
-// empty: nothing.
-func (f scouted) homeless(p *provider) (missing, hint string) {
-	for _, protocol := range f.WantedProtocols() {
-		field, over := "listen", ""
-		if protocol == policy.UDP {
-			field, over = "udp", "UDP over "
-		}
-		switch last := f.addrs[len(f.addrs)-1].last; {
-		case last.Is6() && !p.Address(protocol, last).IsValid():
-			return over + "IPv6", `add ` + field + `6: "[::1]:7001", or destination: "0.0.0.0/0" to the filter`
-		case f.addrs[0].first.Is4() && !p.Address(protocol, f.addrs[0].first).IsValid():
-			return over + "IPv4", `add ` + field + `: "127.0.0.1:7001", or destination: "::/0" to the filter`
-		}
-	}
-	return "", ""
-}
-
 // warnPrograms finds filters that ask for a program where they will often see
 // the proxy of a heavier provider.
 func (r *reader) warnPrograms(providers []*provider, redirects map[string][]scouted) {

@@ -153,3 +153,35 @@ func randomQuery(rng *rand.Rand) policy.Query {
 	}
 	return q
 }
+
+// TestWarnHomes: all that a provider wants and has no address for is named at
+// once.
+func TestWarnHomes(t *testing.T) {
+	for _, tt := range []struct{ proxy, match, want string }{
+		{`listen: "127.0.0.1:7001", listen6: "[::1]:7001"`, `port: 80`, ""},
+		{
+			`listen: "127.0.0.1:7001"`, `port: 53, protocol: [tcp, udp]`,
+			`for IPv6, UDP over IPv4, UDP over IPv6: such connections are passed by, though filter "f" wants them` +
+				"\n  hint: " + `add listen6: "[::1]:7001", udp: "127.0.0.1:7001", udp6: "[::1]:7001", or a narrower destination, or protocol, to the filter`,
+		},
+		{
+			`listen: "127.0.0.1:7001", udp: "127.0.0.1:7001"`, `port: 53, protocol: [tcp, udp]`,
+			`for IPv6, UDP over IPv6: such connections are passed by, though filter "f" wants them` +
+				"\n  hint: " + `add listen6: "[::1]:7001", udp6: "[::1]:7001", or destination: "0.0.0.0/0" to the filter`,
+		},
+		{
+			`listen: "127.0.0.1:7001"`, `protocol: udp, port: 53, destination: "192.0.2.0/24"`,
+			`for UDP over IPv4: such connections are passed by, though filter "f" wants them` +
+				"\n  hint: " + `add udp: "127.0.0.1:7001", or destination: "::/0" to the filter`,
+		},
+	} {
+		_, warnings := parse(t, `version: 1
+providers: [{name: p, proxy: {`+tt.proxy+`}, processes: {unit: p.service}}]
+filters: [{name: f, provider: p, match: {`+tt.match+`}}]
+`)
+		_, got, _ := strings.Cut(warnings, `warning: provider "p" has no address `)
+		if strings.TrimSpace(got) != tt.want {
+			t.Errorf("%s, %s:\n%s, want\n%s", tt.proxy, tt.match, got, tt.want)
+		}
+	}
+}
